@@ -1,0 +1,61 @@
+"""The errors of raysearch, named by what the caller can do about them.
+
+`InputError` and its subclasses mean that something given to us was wrong: the command line answers with one sentence and exit status 2.
+Every other `RaysearchError` means that a run failed for a reason of its own: exit status 1.
+"""
+
+
+class RaysearchError(Exception):
+    """Base class of everything that raysearch raises on purpose."""
+
+
+class InputError(RaysearchError, ValueError):
+    """The input is wrong; the message names the field, the value and the remedy."""
+
+
+class ConfigError(InputError):
+    """A configuration key is unknown, has the wrong type, or contradicts another one."""
+
+
+class DataError(InputError):
+    """A data set is missing, malformed, or does not fit the teacher."""
+
+
+class WeightsError(InputError):
+    """A weights file is missing, unreadable, or does not fit the module."""
+
+
+class TraceError(InputError):
+    """The teacher could not be captured as a graph; the message names the module and the reason."""
+
+
+class UnsupportedTeacher(TraceError):
+    """The teacher is refused on principle (control flow on data, batch size in the code, ...)."""
+
+
+class InvalidArchitecture(InputError):
+    """An architecture, edit string or architecture file is malformed; the message names the field."""
+
+
+class BudgetError(InputError):
+    """No student of the space meets the budget; the message names the smallest one possible."""
+
+
+class ResourceError(InputError):
+    """More CPUs, GPUs or devices are asked for than the machine or cluster has."""
+
+
+class RunFolderError(InputError):
+    """A run's folder is missing, exists already, or belongs to another configuration."""
+
+
+class ShadowedPackageError(InputError):
+    """A folder of the user's hides one of our top-level packages."""
+
+
+class RunError(RaysearchError):
+    """A run that started could not be brought to its end."""
+
+
+class RunInterrupted(RaysearchError):
+    """The user interrupted a run; it can be resumed."""
