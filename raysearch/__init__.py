@@ -1,0 +1,23 @@
+"""raysearch: search for small students of trained teachers, on Ray Tune.
+
+    import raysearch
+    result = raysearch.compress("resnet14", "digits", budget={"params": 0.05})
+
+Nothing heavy is imported before a function needs it.
+"""
+
+from raysearch.api import Result, Student, compress, prepare, resume
+from raysearch.config import Config, load_config
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "Result",
+    "Student",
+    "__version__",
+    "compress",
+    "load_config",
+    "prepare",
+    "resume",
+]

@@ -4,6 +4,8 @@
 Every other `RaysearchError` means that a run failed for a reason of its own: exit status 1.
 """
 
+from pathlib import Path
+
 
 class RaysearchError(Exception):
     """Base class of everything that raysearch raises on purpose."""
@@ -57,5 +59,9 @@ class RunError(RaysearchError):
     """A run that started could not be brought to its end."""
 
 
-class RunInterrupted(RaysearchError):
-    """The user interrupted a run; it can be resumed."""
+class RunInterrupted(KeyboardInterrupt):
+    """The user interrupted a run; `folder` is what `resume` takes."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"interrupted; continue with: python -m raysearch resume {folder}")
+        self.folder = folder

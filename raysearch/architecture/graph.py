@@ -6,9 +6,11 @@ The specification is the docstring of `Layer` and the table in `ops.py`. Nothing
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +21,16 @@ from raysearch.architecture.ops import OPS, Shape
 from raysearch.errors import InvalidArchitecture
 
 FORMAT_VERSION = 1
+COMPACT_PREFIX = "json:"
+
+
+def _native(value: Any) -> Any:
+    """The JSON-native form of an attribute, so that a network equals what its JSON text gives back."""
+    if isinstance(value, list | tuple):
+        return [_native(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _native(item) for key, item in value.items()}
+    return value
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,8 @@ class Layer:
     params: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
+        attrs = {key: _native(value) for key, value in self.attrs.items()}
+        object.__setattr__(self, "attrs", MappingProxyType(attrs))
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
 
     def __reduce__(self) -> tuple[Any, ...]:  # mapping proxies do not pickle
@@ -100,8 +113,15 @@ class Architecture:
         return sum(layer.macs for layer in self.layers)
 
     @cached_property
+    def peak_memory_bytes(self) -> int:
+        """The most that activations take at once for one input, in float32; neither weights nor the input count."""
+        from raysearch.architecture.memory import peak_activation_bytes
+
+        return peak_activation_bytes(self)
+
+    @cached_property
     def id(self) -> str:
-        """A short content hash; equal for equal networks (names of removed layers do not count)."""
+        """A short content hash; equal for equal networks (names of layers do not count, those of parameters do)."""
         from raysearch.architecture.canonical import canonical_form
 
         text = json.dumps(canonical_form(self), sort_keys=True, separators=(",", ":"))
@@ -140,6 +160,22 @@ class Architecture:
         from raysearch.architecture.checks import parse_architecture
 
         return parse_architecture(text)
+
+    def to_compact(self) -> str:
+        """One short printable word, "json:" and the compressed JSON text; `Architecture.from_compact` inverts it."""
+        data = zlib.compress(self.to_json().encode(), 9)
+        return COMPACT_PREFIX + base64.urlsafe_b64encode(data).decode()
+
+    @classmethod
+    def from_compact(cls, text: str) -> Architecture:
+        """Reads and checks what `to_compact` wrote.
+
+        Raises:
+            InvalidArchitecture: whatever the text holds instead.
+        """
+        from raysearch.architecture.checks import decompress
+
+        return cls.from_json(decompress(text))
 
 
 __all__ = ["FORMAT_VERSION", "Architecture", "InvalidArchitecture", "Layer"]

@@ -110,7 +110,9 @@ def _concat_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
     dim = attrs["dim"]
     rest = {shape[:dim] + shape[dim + 1 :] for shape in shapes}
     if len(rest) > 1:
-        raise InvalidArchitecture(f"parts of shapes {list(shapes)} do not concatenate on axis {dim}")
+        raise InvalidArchitecture(
+            f"parts of shapes {list(shapes)} do not concatenate on axis {dim}"
+        )
     return (*shapes[0][:dim], sum(shape[dim] for shape in shapes), *shapes[0][dim + 1 :])
 
 
@@ -169,7 +171,7 @@ class Op:
         params, buffers: attrs -> {role: shape} of trainable parameters and of other state.
         macs: (attrs, output shape) -> multiply-accumulate operations of one input, as `torch.utils.flop_counter` counts them
             divided by two: only convolutions and matrix products count.
-        is_view: the output shares its input's memory.
+        is_view: the output shares its input's memory (in evaluation mode).
     """
 
     out_shape: Callable[[Attrs, Sequence[Shape]], Shape]
@@ -208,7 +210,7 @@ OPS: Mapping[str, Op] = {
         _batch_norm_buffers,
     ),
     "unary": Op(_same, ("fn", "args", "kwargs")),
-    "dropout": Op(_same, ("fn", "p")),
+    "dropout": Op(_same, ("fn", "p"), is_view=True),
     "pool": Op(_pool_shape, ("kind", "kernel", "stride", "padding")),
     "adaptive_pool": Op(_adaptive_shape, ("kind", "output_size")),
     "reduce": Op(_reduce_shape, ("fn", "dims", "keepdim")),

@@ -1,0 +1,5 @@
+"""`python -m raysearch`."""
+
+from raysearch.cli import main
+
+main()

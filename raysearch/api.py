@@ -1,0 +1,300 @@
+"""The Python interface: `compress`, `resume`, and what they return. The command line is a thin layer over it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raysearch.config import BudgetValue, Config, load_config
+from raysearch.errors import ConfigError, RunFolderError, RunInterrupted
+from raysearch.files import RunFiles, check_run_name, create_run_folder, read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from raysearch.architecture import Architecture
+    from raysearch.problem import Problem
+
+RESUMABLE = ("search", "finish.students", "baselines", "schedule", "resources", "cluster")
+"""What may change when a run is continued; anything else would make its results incomparable."""
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """A fully trained student of a run, read from its folder.
+
+    Attributes:
+        path: the folder with `architecture.json`, `weights.safetensors`, `model.py` and `metrics.json`.
+        metrics: the content of `metrics.json`.
+    """
+
+    path: Path
+    metrics: Mapping[str, Any]
+
+    @property
+    def accuracy(self) -> float:
+        """On the validation part."""
+        return self.metrics["accuracy"]
+
+    @property
+    def test_accuracy(self) -> float:
+        """On the test part, which nothing was selected by."""
+        return self.metrics["test_accuracy"]
+
+    @property
+    def num_params(self) -> int:
+        return self.metrics["num_params"]
+
+    @property
+    def macs(self) -> int:
+        return self.metrics["macs"]
+
+    @property
+    def reward(self) -> float:
+        return self.metrics["reward"]
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        from raysearch.architecture import Architecture
+
+        return Architecture.from_json((self.path / "architecture.json").read_text("utf-8"))
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The trained network, in eval mode; its input is `(pixel * scale - mean) / std` (see `data.json`)."""
+        from raysearch.models import build, load_weights
+
+        weights = load_weights(self.path / "weights.safetensors")
+        return build(self.architecture, inherit_from=weights).eval()
+
+    def __repr__(self) -> str:
+        return f"Student({self.num_params} parameters, accuracy {self.accuracy:.4f}, {self.path})"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A finished run, read from its folder.
+
+    Attributes:
+        path: the run's folder.
+        summary: the content of `summary.json`.
+    """
+
+    path: Path
+    summary: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Result:
+        """Opens the folder of a finished run; raises RunFolderError."""
+        folder = Path(path).expanduser().absolute()
+        return cls(folder, read_json(RunFiles(folder).summary))
+
+    @cached_property
+    def students(self) -> list[Student]:
+        """The fully trained students, the best first."""
+        folders = sorted(RunFiles(self.path).students.glob("*/metrics.json"))
+        return [Student(file.parent, read_json(file)) for file in folders]
+
+    @property
+    def best(self) -> Student:
+        """The student that was chosen on the validation part."""
+        return self.students[0]
+
+    @property
+    def pareto(self) -> list[Student]:
+        """The students that no other one beats in both size and accuracy."""
+        from raysearch.objective import pareto_front
+
+        points = [(student.num_params, student.accuracy) for student in self.students]
+        return [self.students[index] for index in pareto_front(points)]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Every evaluation of the search, one row each."""
+        import pandas as pd
+
+        return pd.read_json(RunFiles(self.path).observations, lines=True)
+
+    def __repr__(self) -> str:
+        return f"Result({self.path}, best={self.best!r})"
+
+
+def compress(
+    teacher: nn.Module | str | None = None,
+    data: Any = None,
+    budget: Mapping[str, BudgetValue] | None = None,
+    *,
+    method: str | None = None,
+    trials: int | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    storage: str | None = None,
+    name: str | None = None,
+    config: str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    progress: bool | None = None,
+) -> Result:
+    """Searches for a small student of a trained teacher, trains it fully, and writes a report.
+
+    None takes what `config` says, else the default.
+
+    Args:
+        teacher: a trained module, or a name (see `teacher.model` in the configuration).
+        data: a name ("digits"), a folder, or ((x_train, y_train), (x_test, y_test)) of arrays or tensors [N, C, H, W], [N].
+        budget: any of params, macs; fractions of the teacher, numbers, "60%" or "1.2M".
+        method: who proposes (`python -m raysearch methods` lists them).
+        trials: students that the search evaluates.
+        epochs: of each trial of the search.
+        seed: of everything random.
+        storage, name: the run's folder is STORAGE/NAME.
+        config: a YAML file, or a mapping of configuration keys.
+        overrides: `key.path=value` strings, as on the command line.
+        progress: show the display; None: where a terminal is attached, else plain lines.
+
+    Raises:
+        InputError: before any trial starts, with the field, the value and the remedy.
+        RunError: no student could be trained.
+    """
+    named: dict[str, Any] = {
+        "teacher": {"model": teacher} if isinstance(teacher, str) else None,
+        "data": _data_section(data),
+        "search": {"method": method, "trials": trials},
+        "distill": {"epochs": epochs},
+        "run": {"seed": seed, "storage": storage, "name": name},
+    }
+    base = load_config(config, overrides)
+    resolved = load_config(_with(base, named, budget))
+    module = None if teacher is None or isinstance(teacher, str) else teacher
+    arrays = None if data is None or isinstance(data, str | Path) else _pairs(data)
+    return run(resolved, teacher=module, data=arrays, progress=progress)
+
+
+def prepare(config: Config, *, teacher: nn.Module | None = None, data: Any = None) -> Problem:
+    """Loads and checks what a run needs, for use inside one's own Tune script: `.space`, `.trainable()`.
+
+    Raises:
+        InputError: with the field, the value and the remedy.
+    """
+    from raysearch.problem import prepare as prepare_problem
+
+    return prepare_problem(config, teacher=teacher, data=None if data is None else _pairs(data))
+
+
+def run(
+    config: Config,
+    *,
+    teacher: nn.Module | None = None,
+    data: Any = None,
+    progress: bool | None = None,
+) -> Result:
+    """Runs a configuration from the beginning; see `compress`."""
+    check_run_name(config.run.storage, config.run.name)
+    from raysearch.problem import prepare, save_arrays
+
+    problem = prepare(config, teacher=teacher, data=data)
+    default = f"{_label(problem.data.name)}-{_label(config.teacher.model)}"
+    files = create_run_folder(config.run.storage, config.run.name, default)
+    if data is not None:
+        save_arrays(files.arrays, data)
+    return _execute(problem, files, progress)
+
+
+def resume(
+    path: str | Path, overrides: Sequence[str] = (), *, progress: bool | None = None
+) -> Result:
+    """Continues a run that was cut, or extends a finished one (`search.trials=64`).
+
+    Raises:
+        InputError: not a run's folder, or an override that would change what its results mean.
+    """
+    files = RunFiles(Path(path).expanduser().absolute())
+    if not files.config.exists():
+        raise RunFolderError(
+            f"{path}: no run's folder (there is no config.yaml); give the folder of a run"
+        )
+    config = load_config(files.config)
+    for text in overrides:
+        key = text.partition("=")[0]
+        if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in RESUMABLE):
+            raise ConfigError(
+                f"{key}: cannot change in a run that has results; start a new run (what may change: {', '.join(RESUMABLE)})"
+            )
+    config = load_config(files.config, overrides)
+    from raysearch.problem import reopen
+
+    return _execute(reopen(config, files), files, progress)
+
+
+def _execute(problem: Any, files: RunFiles, progress: bool | None) -> Result:
+    from raysearch.experiment import Experiment
+    from raysearch.progress import Progress
+
+    limits = ", ".join(f"{value:,} {key}" for key, value in problem.space.limits.items())
+    try:
+        with Progress(budget_text=limits or "none", enabled=progress) as display:
+            Experiment(problem, files, progress=display, command=_command(files)).run()
+    except KeyboardInterrupt:
+        raise RunInterrupted(files.folder) from None
+    return Result.read(files.folder)
+
+
+def _command(files: RunFiles) -> str:
+    """What repeats this run: its resolved configuration under a new name."""
+    return shlex.join(
+        [
+            "python",
+            "-m",
+            "raysearch",
+            "run",
+            str(files.config),
+            f"run.name={files.folder.name}-again",
+        ]
+    )
+
+
+def _with(
+    base: Config, named: Mapping[str, Mapping[str, Any] | None], budget: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The configuration with the arguments that were given on top."""
+    merged = base.model_dump()
+    for section, values in named.items():
+        given = {key: value for key, value in (values or {}).items() if value is not None}
+        merged[section] = {**merged[section], **given}
+    if budget is not None:
+        merged["budget"] = dict(budget)
+    return merged
+
+
+def _data_section(data: Any) -> dict[str, Any] | None:
+    """`data.name`, or the loader that fits a folder."""
+    if not isinstance(data, str | Path):
+        return None
+    folder = Path(data).expanduser()
+    if isinstance(data, str) and not folder.is_dir():
+        return {"name": data}
+    kind = "parquet" if any(folder.rglob("*.parquet")) else "image_folder"
+    return {"name": kind, "path": str(folder.absolute())}
+
+
+def _pairs(data: Any) -> tuple[Any, Any]:
+    """((x, y), (x_test, y_test) or None) of what was given."""
+    if isinstance(data, tuple | list) and len(data) == 2:
+        first, second = data
+        if isinstance(first, tuple | list):
+            return tuple(first), None if second is None else tuple(second)
+        return (first, second), None
+    raise ConfigError(
+        f"data: a {type(data).__name__} is not understood; give a name, a folder, or ((x_train, y_train), (x_test, y_test))"
+    )
+
+
+def _label(text: str) -> str:
+    """A name that is fit for a folder."""
+    return "".join(c if c.isalnum() else "-" for c in text.rpartition(":")[2]).strip("-") or "run"
+
+
+__all__ = ["Result", "Student", "compress", "prepare", "resume", "run"]

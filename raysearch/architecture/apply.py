@@ -1,0 +1,72 @@
+"""The slow path: makes one student network of the teacher and its edits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from raysearch.architecture.channels import channel_pads
+from raysearch.architecture.graph import Architecture, Layer
+from raysearch.architecture.groups import ChannelMap
+
+
+def apply_edits(
+    teacher: Architecture,
+    channels: ChannelMap,
+    remove: Collection[int],
+    widths: Sequence[int],
+    skips: Sequence[tuple[int, int]],
+) -> Architecture:
+    """Makes a student; legality is the caller's affair (`SearchSpace.apply`).
+
+    Args:
+        teacher: the network that is edited.
+        channels: its channel numbers in the widths.
+        remove: indices of the layers that become identities.
+        widths: [G].
+        skips: (from, to) layer indices; `from` is added to the first slot of `to`.
+    """
+    exact = np.asarray(widths, np.int64)
+    numbers = [
+        affine.at(exact).tolist() for affine in (channels.into, channels.before, channels.out)
+    ]
+    added: dict[int, list[str]] = {}
+    for source, target in skips:
+        added.setdefault(target, []).append(teacher.layers[source].name)
+    layers = []
+    for position, (layer, into, before, out) in enumerate(
+        zip(teacher.layers, *numbers, strict=True)
+    ):
+        shape = (out, *layer.shape[1:]) if layer.shape else ()
+        inputs = layer.inputs
+        if position in added:
+            inputs = ((*inputs[0], *added[position]), *inputs[1:])
+        if position in remove:
+            layers.append(Layer(layer.name, "identity", inputs, shape=shape))
+            continue
+        attrs = _resized(layer, into, before, out)
+        resized = any(layer.attrs[key] != value for key, value in attrs.items())
+        if resized or shape != layer.shape or inputs is not layer.inputs:
+            layer = replace(layer, inputs=inputs, shape=shape, attrs={**layer.attrs, **attrs})
+        layers.append(layer)
+    return Architecture(teacher.input_shape, tuple(layers), teacher.output)
+
+
+def _resized(layer: Layer, into: int, before: int, out: int) -> dict[str, Any]:
+    """The attributes that depend on the numbers of channels."""
+    attrs = layer.attrs
+    if layer.op == "conv":
+        depthwise = attrs["groups"] == attrs["in_channels"] > 1
+        groups = into if depthwise else attrs["groups"]
+        return {"in_channels": into, "out_channels": out, "groups": groups}
+    if layer.op == "linear" and len(layer.shape) == 1:
+        return {"in_features": into, "out_features": out}
+    if layer.op == "batch_norm":
+        return {"num_features": out}
+    if layer.op == "pad" and channel_pads(layer) is not None:
+        space = attrs["pads"][: 2 * (len(layer.shape) - 1)]
+        return {"pads": [*space, before, out - into - before]}
+    return {}

@@ -1,0 +1,204 @@
+"""What the attributes of every operation must look like; reads files that anybody may have written."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from raysearch.architecture.ops import Attrs, Shape
+from raysearch.errors import InvalidArchitecture
+
+MAX_INT = 2**31 - 1
+MAX_LIST = 4096
+MAX_DEPTH = 8
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
+_Rule = Callable[[Any], str]
+"""Returns what was expected, or "" where the value is right."""
+
+
+def is_int(value: object, least: int = 0) -> bool:
+    """A whole number (no bool) in [least, MAX_INT]."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_INT
+
+
+def _int(least: int) -> _Rule:
+    return lambda value: "" if is_int(value, least) else f"a whole number of at least {least}"
+
+
+def _ints(least: int) -> _Rule:
+    def rule(value: Any) -> str:
+        right = (
+            isinstance(value, list) and len(value) <= 64 and all(is_int(n, least) for n in value)
+        )
+        return "" if right else f"a list of whole numbers of at least {least}"
+
+    return rule
+
+
+def _number(low: float, high: float) -> _Rule:
+    def rule(value: Any) -> str:
+        right = (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and low <= value <= high
+        )
+        return "" if right else f"a finite number in [{low}, {high}]"
+
+    return rule
+
+
+def _one_of(*words: str) -> _Rule:
+    return lambda value: "" if value in words and isinstance(value, str) else f"one of {words}"
+
+
+def _bool(value: Any) -> str:
+    return "" if isinstance(value, bool) else "true or false"
+
+
+def _word(value: Any) -> str:
+    return "" if isinstance(value, str) and _WORD.fullmatch(value) else "the name of an operator"
+
+
+def _optional(rule: _Rule) -> _Rule:
+    return lambda value: "" if value is None else rule(value)
+
+
+def _list(value: Any) -> str:
+    return "" if isinstance(value, list) else "a list"
+
+
+def _mapping(value: Any) -> str:
+    return "" if isinstance(value, Mapping) else "a mapping"
+
+
+def _constant(value: Any) -> str:
+    right = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    return "" if right else "a number"
+
+
+RULES: Mapping[str, Mapping[str, _Rule]] = {
+    "conv": {
+        "in_channels": _int(1),
+        "out_channels": _int(1),
+        "kernel": _ints(1),
+        "stride": _ints(1),
+        "padding": _ints(0),
+        "dilation": _ints(1),
+        "groups": _int(1),
+        "bias": _bool,
+    },
+    "linear": {"in_features": _int(1), "out_features": _int(1), "bias": _bool},
+    "batch_norm": {
+        "num_features": _int(1),
+        "eps": _number(0, 1e6),
+        "momentum": _optional(_number(0, 1)),
+        "affine": _bool,
+    },
+    "unary": {"fn": _word, "args": _list, "kwargs": _mapping},
+    "dropout": {"fn": _word, "p": _number(0, 1)},
+    "pool": {
+        "kind": _one_of("max", "avg"),
+        "kernel": _ints(1),
+        "stride": _ints(1),
+        "padding": _ints(0),
+        "dilation": _optional(_ints(1)),
+        "ceil_mode": _bool,
+        "count_include_pad": _bool,
+    },
+    "adaptive_pool": {"kind": _one_of("max", "avg"), "output_size": _ints(1)},
+    "reduce": {"fn": _one_of("mean", "sum", "amax"), "dims": _ints(0), "keepdim": _bool},
+    "binary": {"fn": _word},
+    "concat": {"dim": _int(0)},
+    "reshape": {"mode": _word},
+    "pad": {"pads": _ints(-MAX_INT), "mode": _word, "value": _constant},
+    "softmax": {"dim": _int(0), "log": _bool},
+}
+
+
+def check_attrs(where: str, op: str, attrs: Attrs, required: Sequence[str]) -> None:
+    """Checks that all required attributes are there and every known one has its type and range."""
+    for key in required:
+        if key not in attrs:
+            raise InvalidArchitecture(f"{where}: attrs.{key} is missing, which {op} needs")
+    for key, value in attrs.items():
+        check_native(f"{where}: attrs.{key}", value)
+        rule = RULES.get(op, {}).get(key)
+        expected = rule(value) if rule else ""
+        if expected:
+            raise InvalidArchitecture(
+                f"{where}: attrs.{key} is {shorten(value)}, expected {expected}"
+            )
+
+
+def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> None:
+    """Checks the attributes against the ranks of the inputs and against each other."""
+    rank = len(shapes[0]) if shapes else 0
+    if op in ("conv", "pool"):
+        keys = ["kernel", "stride", "padding", *(["dilation"] if attrs.get("dilation") else [])]
+        for key in keys:
+            if len(attrs[key]) != rank - 1:
+                raise InvalidArchitecture(
+                    f"{where}: attrs.{key} has {len(attrs[key])} entries, the input has {rank - 1} spatial axes"
+                )
+    if op == "conv":
+        for key in ("in_channels", "out_channels"):
+            if attrs[key] % attrs["groups"]:
+                raise InvalidArchitecture(
+                    f"{where}: attrs.groups is {attrs['groups']}, which does not divide {key} {attrs[key]}"
+                )
+    if op == "adaptive_pool" and len(attrs["output_size"]) != rank - 1:
+        raise InvalidArchitecture(
+            f"{where}: attrs.output_size has {len(attrs['output_size'])} entries, expected {rank - 1}"
+        )
+    if op in ("batch_norm", "linear") and rank < 1:
+        raise InvalidArchitecture(f"{where}: the input has no axis")
+    axes = {
+        "reduce": attrs.get("dims"),
+        "concat": [attrs.get("dim")],
+        "softmax": [attrs.get("dim")],
+    }
+    for axis in axes.get(op) or []:
+        if axis >= rank:
+            raise InvalidArchitecture(f"{where}: attrs names axis {axis}, the input has {rank}")
+    if op == "concat" and any(len(shape) != rank for shape in shapes):
+        raise InvalidArchitecture(f"{where}: the parts have different numbers of axes")
+    if op == "pad" and (len(attrs["pads"]) % 2 or len(attrs["pads"]) > 2 * rank):
+        raise InvalidArchitecture(f"{where}: attrs.pads needs a pair for each padded axis")
+    if op == "reshape" and attrs["mode"] != "flatten":
+        raise InvalidArchitecture(
+            f"{where}: attrs.mode is {shorten(attrs['mode'])}, expected 'flatten'"
+        )
+
+
+def check_native(where: str, value: object, depth: int = 0) -> None:
+    """Checks that a value is JSON-native, not NaN, and of reasonable size."""
+    if depth > MAX_DEPTH:
+        raise InvalidArchitecture(f"{where} is nested more than {MAX_DEPTH} deep")
+    if value is None or isinstance(value, bool):
+        return
+    if isinstance(value, int):
+        if abs(value) > 2**63:
+            raise InvalidArchitecture(f"{where} is a number out of range")
+    elif isinstance(value, float):
+        if math.isnan(value):
+            raise InvalidArchitecture(f"{where} is NaN")
+    elif isinstance(value, str):
+        if len(value) > 1000:
+            raise InvalidArchitecture(f"{where} is a text of {len(value)} characters")
+    elif isinstance(value, list | Mapping):
+        if len(value) > MAX_LIST:
+            raise InvalidArchitecture(f"{where} has {len(value)} entries, at most {MAX_LIST}")
+        for item in value.values() if isinstance(value, Mapping) else value:
+            check_native(where, item, depth + 1)
+    else:
+        raise InvalidArchitecture(f"{where} has the type {type(value).__name__}, which JSON lacks")
+
+
+def shorten(value: object) -> str:
+    """The value for a message, at most 60 characters."""
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a huge number"
+    return text if len(text) <= 60 else text[:57] + "..."

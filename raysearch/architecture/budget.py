@@ -1,0 +1,79 @@
+"""Budgets: what a student may cost, in parameters and multiply-accumulates.
+
+A value is a fraction of the teacher's cost (a float in (0, 1], "60%") or an absolute number (greater than 1, "1.2M", "800k").
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from raysearch.errors import BudgetError
+
+METRICS = ("params", "macs")
+"""The costs that are known exactly before training, in the order of the columns of `CostModel`."""
+NOT_YET = ("memory", "latency_ms", "accuracy")
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+_TEXT = re.compile(
+    r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]{1,2})?\s*([%kmgb]?)\s*", re.IGNORECASE
+)
+_HELP = (
+    "give a fraction of the teacher's in (0, 1], a number, or text such as '60%', '1.2M', '800k'"
+)
+
+
+def resolve_budget(
+    budget: Mapping[str, object] | None, teacher: Mapping[str, int]
+) -> dict[str, int]:
+    """Turns a budget into absolute limits; a limit above the teacher's cost becomes the teacher's cost.
+
+    Args:
+        budget: by metric; None or {}: no limit.
+        teacher: the teacher's cost by metric.
+
+    Raises:
+        BudgetError: an unknown metric, or a value that is none of the above.
+    """
+    if budget is None:
+        return {}
+    if not isinstance(budget, Mapping):
+        raise BudgetError(f"budget is {budget!r}: give a mapping such as {{'params': 0.1}}")
+    limits = {}
+    for metric, value in budget.items():
+        if metric in NOT_YET:
+            raise BudgetError(f"budget.{metric} is not available yet: use params or macs")
+        if metric not in METRICS:
+            raise BudgetError(f"budget.{metric} is unknown: use params or macs")
+        limits[str(metric)] = _resolve(str(metric), value, teacher[str(metric)])
+    return limits
+
+
+def _resolve(metric: str, value: object, teacher: int) -> int:
+    number = _parse_text(metric, value) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise BudgetError(f"budget.{metric} is {value!r}: {_HELP}")
+    if isinstance(number, float) and not math.isfinite(number):
+        raise BudgetError(f"budget.{metric} is {value!r}: {_HELP}")
+    if number <= 0:
+        raise BudgetError(f"budget.{metric} is {value!r}, which is not positive: {_HELP}")
+    if number <= 1:
+        number = number * teacher
+    return int(min(number, teacher))
+
+
+def _parse_text(metric: str, text: str) -> float:
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise BudgetError(f"budget.{metric} is {text[:40]!r}: {_HELP}")
+    number = float(match[1] + (match[2] or ""))
+    unit = match[3].lower()
+    if unit != "%":
+        number *= _UNITS[unit]
+        if unit and number <= 1:
+            raise BudgetError(f"budget.{metric} is {text!r}, which is not a cost above 1: {_HELP}")
+        return number
+    if not 0 < number <= 100:
+        raise BudgetError(f"budget.{metric} is {text!r}: a percentage lies in (0, 100]")
+    return number / 100

@@ -1,0 +1,190 @@
+"""Exact costs of whole batches of students, without building one.
+
+Every term of a cost is keep * (uv * u v + v * v + u * u + fixed), where v are a layer's output channels and u the input
+channels that one of them reads, both affine in the widths. All numbers are integers below 2**53, so that float64 arithmetic (and BLAS) is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raysearch.architecture.graph import Architecture, Layer
+from raysearch.architecture.groups import ChannelMap
+from raysearch.errors import InvalidArchitecture
+
+EXACT = 2**53
+
+
+@dataclass(frozen=True)
+class _Term:
+    """Coefficients of one term; the last axis of each tuple is (params, macs)."""
+
+    layer: int
+    layers: tuple[int, ...]  # the term vanishes when all of them are removed
+    groups: int = 1  # an output channel reads u = input channels / groups
+    uv: tuple[int, int] = (0, 0)
+    v: tuple[int, int] = (0, 0)
+    u: tuple[int, int] = (0, 0)
+    fixed: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class CostModel:
+    """The costs of a space's students; T terms, G groups, M metrics (params, macs).
+
+    Attributes:
+        in_matrix, out_matrix: [T, G] float64; v = out_fixed + out_matrix @ widths, u likewise, divided by `groups`.
+        in_fixed, out_fixed, groups: [T] float64.
+        uv, v, u, fixed: [T, M] float64, the coefficients.
+        layers: for each term, the layers that keep it alive.
+    """
+
+    in_matrix: np.ndarray
+    in_fixed: np.ndarray
+    out_matrix: np.ndarray
+    out_fixed: np.ndarray
+    groups: np.ndarray
+    uv: np.ndarray
+    v: np.ndarray
+    u: np.ndarray
+    fixed: np.ndarray
+    layers: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, teacher: Architecture, channels: ChannelMap) -> CostModel:
+        """Reads the coefficients off the teacher's layers.
+
+        Raises:
+            InvalidArchitecture: where the costs are too large to be exact.
+        """
+        if max(teacher.num_params, teacher.macs) >= EXACT:
+            raise InvalidArchitecture(
+                "the teacher's parameters or MACs exceed 2**53: take a smaller network"
+            )
+        terms = [term for term in _terms(teacher) if any(map(any, _coefficients(term)))]
+        rows = np.array([term.layer for term in terms], np.int64)
+        uv, v, u, fixed = (
+            np.array([_coefficients(term)[k] for term in terms], np.float64).reshape(-1, 2)
+            for k in range(4)
+        )
+        return cls(
+            channels.into.matrix[rows].astype(np.float64),
+            channels.into.fixed[rows].astype(np.float64),
+            channels.out.matrix[rows].astype(np.float64),
+            channels.out.fixed[rows].astype(np.float64),
+            np.array([term.groups for term in terms], np.float64),
+            uv,
+            v,
+            u,
+            fixed,
+            tuple(term.layers for term in terms),
+        )
+
+    def keep(self, remove: np.ndarray) -> np.ndarray:
+        """Which terms are alive: remove [B, L] bool -> [B, T] float64."""
+        first = np.array([layers[0] for layers in self.layers], np.int64)
+        gone = remove[:, first]  # [B, T]
+        for column, layers in enumerate(self.layers):
+            if len(layers) > 1:
+                gone[:, column] = remove[:, list(layers)].all(axis=1)
+        return 1.0 - gone
+
+    def channels(self, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Input and output channels of every term: widths [B, G] -> two [B, T] float64."""
+        exact = widths.astype(np.float64)
+        return (
+            (exact @ self.in_matrix.T + self.in_fixed) / self.groups,  # a whole number: exact
+            exact @ self.out_matrix.T + self.out_fixed,
+        )
+
+    def terms(self, keep: np.ndarray, widths: np.ndarray, metric: int) -> np.ndarray:
+        """The value of every term: keep [B, T], widths [B, G] -> [B, T] float64."""
+        u, v = self.channels(widths)
+        uv, by_v, by_u, fixed = (c[:, metric] for c in (self.uv, self.v, self.u, self.fixed))
+        return keep * (u * v * uv + v * by_v + u * by_u + fixed)
+
+    def totals(self, keep: np.ndarray, widths: np.ndarray, metrics: Sequence[int]) -> np.ndarray:
+        """The costs of a batch: keep [B, T], widths [B, G] -> [B, len(metrics)] float64."""
+        columns = list(metrics)
+        u, v = self.channels(widths)
+        v = v * keep
+        total = (
+            v @ self.v[:, columns] + keep @ self.fixed[:, columns] + (u * v) @ self.uv[:, columns]
+        )
+        if self.u[:, columns].any():
+            total += (u * keep) @ self.u[:, columns]
+        return total
+
+
+def _coefficients(term: _Term) -> tuple[tuple[int, int], ...]:
+    return term.uv, term.v, term.u, term.fixed
+
+
+def _terms(teacher: Architecture) -> list[_Term]:
+    """All terms of the teacher; parameters that several layers share are a term of their own."""
+    calls: dict[str, list[int]] = {}
+    for position, layer in enumerate(teacher.layers):
+        for role in layer.param_shapes:
+            calls.setdefault(layer.params.get(role, f"{layer.name}.{role}"), []).append(position)
+    terms = []
+    for position, layer in enumerate(teacher.layers):
+        owners = {
+            role: tuple(dict.fromkeys(calls[layer.params.get(role, f"{layer.name}.{role}")]))
+            for role in layer.param_shapes
+        }
+        own = [role for role, layers in owners.items() if layers == (position,)]
+        terms.append(_term(layer, position, (position,), own, with_macs=True))
+        terms += [
+            _term(layer, position, layers, [role], with_macs=False)
+            for role, layers in owners.items()
+            if len(layers) > 1 and layers[0] == position
+        ]
+    return terms
+
+
+def _term(
+    layer: Layer, position: int, layers: tuple[int, ...], roles: Sequence[str], *, with_macs: bool
+) -> _Term:
+    if layer.op == "conv":
+        return _conv_term(layer, position, layers, roles, with_macs)
+    if layer.op == "linear":
+        return _linear_term(layer, position, layers, roles, with_macs)
+    if layer.op == "batch_norm":
+        return _Term(position, layers, v=(len(roles), 0))
+    params = sum(math.prod(layer.param_shapes[role]) for role in roles)
+    return _Term(position, layers, fixed=(params, layer.macs if with_macs else 0))
+
+
+def _conv_term(
+    layer: Layer, position: int, layers: tuple[int, ...], roles: Sequence[str], with_macs: bool
+) -> _Term:
+    attrs = layer.attrs
+    taps = math.prod(attrs["kernel"])
+    weight = taps if "weight" in roles else 0
+    macs = taps * math.prod(layer.shape[1:]) if with_macs else 0
+    bias = int("bias" in roles)
+    groups = attrs["groups"]
+    if groups == attrs["in_channels"] > 1:  # depthwise: each output reads one input
+        return _Term(position, layers, v=(weight + bias, macs))
+    return _Term(position, layers, groups, uv=(weight, macs), v=(bias, 0))
+
+
+def _linear_term(
+    layer: Layer, position: int, layers: tuple[int, ...], roles: Sequence[str], with_macs: bool
+) -> _Term:
+    attrs = layer.attrs
+    weight, bias = int("weight" in roles), int("bias" in roles)
+    if len(layer.shape) == 1:
+        return _Term(position, layers, uv=(weight, int(with_macs)), v=(bias, 0))
+    size = attrs["in_features"] * attrs["out_features"]
+    places = math.prod(layer.shape[1:-1])  # the channels are the first axis, the features the last
+    return _Term(
+        position,
+        layers,
+        v=(0, size * places if with_macs else 0),
+        fixed=(weight * size + bias * attrs["out_features"], 0),
+    )

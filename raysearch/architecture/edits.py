@@ -1,0 +1,221 @@
+"""Edits: what turns the teacher into a student, as one record and as a batch of arrays.
+
+The text of edits is `e1.REMOVE.WIDTHS.SKIPS`. REMOVE is a bit mask, six layers a character; WIDTHS lists numbers; SKIPS lists the gaps
+between sorted pair indices. A number is written in base 32, least digit first, where the sixth bit of a character says that another
+one follows. It stays under 1 kB for a network of 430 layers with 120 channel groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import overload
+
+import numpy as np
+
+from raysearch.errors import InvalidArchitecture
+
+PREFIX = "e1."
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_VALUE = {character: value for value, character in enumerate(_ALPHABET)}
+_MAX_TEXT = 65_536
+_MAX_DIGITS = 7
+
+
+@dataclass(frozen=True)
+class Edits:
+    """The edits of one student relative to its teacher.
+
+    Attributes:
+        remove: indices of the layers that become identities, sorted.
+        widths: the number of channels of every channel group of the space.
+        skips: indices of the space's skip pairs that are added, sorted.
+    """
+
+    remove: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
+    skips: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "remove", tuple(sorted({int(index) for index in self.remove})))
+        object.__setattr__(self, "widths", tuple(int(width) for width in self.widths))
+        object.__setattr__(self, "skips", tuple(sorted({int(pair) for pair in self.skips})))
+
+    def __str__(self) -> str:
+        gaps = np.diff(self.skips, prepend=-1) - 1 if self.skips else []
+        sections = (_write_mask(self.remove), _write_numbers(self.widths), _write_numbers(gaps))
+        return PREFIX + ".".join(sections)
+
+    @classmethod
+    def from_text(cls, text: str) -> Edits:
+        """Reads what `str(edits)` wrote; `SearchSpace.parse` also checks it against a space.
+
+        Raises:
+            InvalidArchitecture: where the text is not canonical.
+        """
+        if not isinstance(text, str) or not text.startswith(PREFIX) or len(text) > _MAX_TEXT:
+            shown = text[:40] if isinstance(text, str) else text
+            raise InvalidArchitecture(
+                f"architecture {shown!r} is not the text of edits: it must begin with {PREFIX!r}"
+            )
+        sections = text[len(PREFIX) :].split(".")
+        if len(sections) != 3:
+            raise InvalidArchitecture(
+                f"the text of edits has {len(sections)} sections: it must have 3 (remove, widths, skips)"
+            )
+        gaps = _read_numbers(sections[2], "skips")
+        skips = np.cumsum(np.asarray(gaps, np.int64) + 1) - 1
+        edits = cls(
+            _read_mask(sections[0]), tuple(_read_numbers(sections[1], "widths")), tuple(skips)
+        )
+        if str(edits) != text:
+            raise InvalidArchitecture("the text of edits is not in its canonical form")
+        return edits
+
+
+def _write_mask(indices: Sequence[int]) -> str:
+    values = [0] * (indices[-1] // 6 + 1 if indices else 0)
+    for index in indices:
+        values[index // 6] |= 1 << index % 6
+    return "".join(_ALPHABET[value] for value in values)
+
+
+def _read_mask(section: str) -> tuple[int, ...]:
+    values = _characters(section, "remove")
+    return tuple(
+        6 * place + bit
+        for place, value in enumerate(values)
+        for bit in range(6)
+        if value >> bit & 1
+    )
+
+
+def _write_numbers(numbers: Iterable[int]) -> str:
+    out = []
+    for number in numbers:
+        rest = int(number)
+        while rest >= 32:
+            out.append(_ALPHABET[rest % 32 + 32])
+            rest //= 32
+        out.append(_ALPHABET[rest])
+    return "".join(out)
+
+
+def _read_numbers(section: str, field_name: str) -> list[int]:
+    numbers: list[int] = []
+    number, digits = 0, 0
+    for value in _characters(section, field_name):
+        number += (value % 32) << (5 * digits)
+        digits += 1
+        if digits > _MAX_DIGITS:
+            raise InvalidArchitecture(f"the {field_name} of the edits hold a number out of range")
+        if value < 32:
+            numbers.append(number)
+            number, digits = 0, 0
+    if digits:
+        raise InvalidArchitecture(f"the {field_name} of the edits end in the middle of a number")
+    return numbers
+
+
+def _characters(section: str, field_name: str) -> list[int]:
+    try:
+        return [_VALUE[character] for character in section]
+    except KeyError as error:
+        raise InvalidArchitecture(
+            f"the {field_name} of the edits hold the character {error.args[0]!r}: use A-Z a-z 0-9 - _"
+        ) from None
+
+
+def _no_indices() -> np.ndarray:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class EditsBatch:
+    """Many edits as arrays.
+
+    Attributes:
+        remove: [B, L] bool over the teacher's layers (columns that are missing at the end count as False).
+        widths: [B, G] int64.
+        skip_rows: [S] int64, the candidate of every added skip, sorted.
+        skip_pairs: [S] int64, its pair index, sorted within a candidate.
+    """
+
+    remove: np.ndarray
+    widths: np.ndarray
+    skip_rows: np.ndarray = field(default_factory=_no_indices)
+    skip_pairs: np.ndarray = field(default_factory=_no_indices)
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+    def __iter__(self) -> Iterator[Edits]:
+        return (self[index] for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Edits: ...
+    @overload
+    def __getitem__(self, index: slice | np.ndarray | Sequence[int]) -> EditsBatch: ...
+    def __getitem__(self, index: int | slice | np.ndarray | Sequence[int]) -> Edits | EditsBatch:
+        if isinstance(index, int | np.integer):
+            row = range(len(self))[int(index)]
+            first, last = np.searchsorted(self.skip_rows, [row, row + 1])
+            return Edits(
+                tuple(np.flatnonzero(self.remove[row]).tolist()),
+                tuple(self.widths[row].tolist()),
+                tuple(self.skip_pairs[first:last].tolist()),
+            )
+        return self._take(np.arange(len(self))[index])
+
+    def _take(self, rows: np.ndarray) -> EditsBatch:
+        starts = np.searchsorted(self.skip_rows, rows)
+        counts = np.searchsorted(self.skip_rows, rows, side="right") - starts
+        skip_rows = np.repeat(np.arange(len(rows)), counts)
+        offsets = np.arange(len(skip_rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        skip_pairs = self.skip_pairs[np.repeat(starts, counts) + offsets]
+        return EditsBatch(self.remove[rows], self.widths[rows], skip_rows, skip_pairs)
+
+    @classmethod
+    def from_edits(cls, edits: Sequence[Edits], num_layers: int | None = None) -> EditsBatch:
+        """Stacks single edits, all of one space.
+
+        Args:
+            edits: at least one.
+            num_layers: columns of `remove`; None: as many as are needed.
+        """
+        wide = max((index + 1 for one in edits for index in one.remove), default=0)
+        remove = np.zeros((len(edits), max(wide, num_layers or 0)), bool)
+        for row, one in enumerate(edits):
+            remove[row, list(one.remove)] = True
+        lengths = {len(one.widths) for one in edits}
+        if len(lengths) > 1:
+            raise InvalidArchitecture(
+                f"edits of several spaces: their widths have {sorted(lengths)} entries"
+            )
+        widths = np.array([one.widths for one in edits], np.int64)
+        counts = [len(one.skips) for one in edits]
+        return cls(
+            remove,
+            widths.reshape(len(edits), max(lengths, default=0)),
+            np.repeat(np.arange(len(edits)), counts),
+            np.array([pair for one in edits for pair in one.skips], np.int64),
+        )
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[EditsBatch]) -> EditsBatch:
+        """Puts batches of one space behind each other."""
+        wide = max(batch.remove.shape[1] for batch in batches)
+        offsets = np.cumsum([0, *(len(batch) for batch in batches)])
+        return cls(
+            np.concatenate([pad_columns(batch.remove, wide) for batch in batches]),
+            np.concatenate([batch.widths for batch in batches]),
+            np.concatenate(
+                [batch.skip_rows + start for batch, start in zip(batches, offsets, strict=False)]
+            ),
+            np.concatenate([batch.skip_pairs for batch in batches]),
+        )
+
+
+def pad_columns(mask: np.ndarray, columns: int) -> np.ndarray:
+    """Adds columns of False at the end: [B, n] -> [B, columns]."""
+    return np.pad(mask, ((0, 0), (0, max(0, columns - mask.shape[1]))))

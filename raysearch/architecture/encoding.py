@@ -1,0 +1,177 @@
+"""Layer vectors for the learned encoders, in ESNAC's layout (section 3.1 of the paper).
+
+    type one-hot (m) | kernel, stride, padding, groups, in, out | in-links by distance (n) | out-links by distance (n)
+
+Raw values, 0 where a layer has none; channels only for convolutions and linear layers. An edge from place i to place j sets in-link
+j - i of j and out-link j - i of i. A removed layer is an identity that keeps its edges. m is 10, or 19 where ESNAC's types do not
+suffice; n is max(128, L).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raysearch.architecture.edits import EditsBatch
+from raysearch.architecture.graph import Architecture, Layer
+from raysearch.architecture.groups import ChannelMap
+from raysearch.architecture.ops import Shape
+from raysearch.architecture.view import View, view
+from raysearch.errors import ConfigError
+
+# fmt: off
+ESNAC_TYPES = (
+    "identity", "flatten", "concat", "shuffle", "conv", "maxpool", "avgpool", "act", "bn", "linear",
+)
+ALL_TYPES = (
+    *ESNAC_TYPES, "norm", "mul", "scale", "dropout", "slice", "pad", "softmax", "permute", "other",
+)
+# fmt: on
+N_MAX = 128
+NUM_ATTRS = 6
+_IN, _OUT, _GROUPS = 4, 5, 3
+
+_TYPE_OF_OP = {
+    "identity": "identity",
+    "add": "identity",
+    "reshape": "flatten",
+    "concat": "concat",
+    "conv": "conv",
+    "unary": "act",
+    "batch_norm": "bn",
+    "linear": "linear",
+    "binary": "mul",
+    "dropout": "dropout",
+    "pad": "pad",
+    "softmax": "softmax",
+}
+
+
+def layer_type(layer: Layer) -> str:
+    """The layer's word in `ALL_TYPES`."""
+    if layer.op in ("pool", "adaptive_pool"):
+        return f"{layer.attrs['kind']}pool"
+    if layer.op == "reduce":
+        return {"mean": "avgpool", "amax": "maxpool"}.get(layer.attrs["fn"], "other")
+    return _TYPE_OF_OP.get(layer.op, "other")
+
+
+def layer_attrs(layer: Layer, in_shape: Shape) -> tuple[int, ...]:
+    """Kernel, stride, padding, groups, in and out of a layer; 0 where it has none.
+
+    A pooling to a given size, or over whole axes, counts as the sliding window that does the same.
+    """
+    attrs = layer.attrs
+    if layer.op == "conv":
+        window = (attrs["kernel"][0], attrs["stride"][0], attrs["padding"][0])
+        return (*window, attrs["groups"], attrs["in_channels"], attrs["out_channels"])
+    if layer.op == "linear":
+        return (0, 0, 0, 0, attrs["in_features"], attrs["out_features"])
+    if layer.op == "pool":
+        return (attrs["kernel"][0], attrs["stride"][0], attrs["padding"][0], 0, 0, 0)
+    if layer.op == "adaptive_pool":
+        kernel = in_shape[1] // max(attrs["output_size"][0], 1)
+        return (kernel, kernel, 0, 0, 0, 0)
+    if layer.op == "reduce" and len(in_shape) > 1:
+        return (in_shape[1], in_shape[1], 0, 0, 0, 0)
+    return (0,) * NUM_ATTRS
+
+
+def encode_architecture(
+    architecture: Architecture, *, n_max: int | None = None, types: Sequence[str] | None = None
+) -> np.ndarray:
+    """The layer vectors of one network: [L, m + 6 + 2 n] float32.
+
+    Args:
+        architecture: the network.
+        n_max: n; None: max(128, L).
+        types: `ESNAC_TYPES` or `ALL_TYPES`; None: the shorter one that suffices.
+    """
+    types = types or sufficient_types(architecture)
+    return _encode(architecture, view(architecture), n_max, types)
+
+
+def sufficient_types(architecture: Architecture) -> tuple[str, ...]:
+    """ESNAC's ten types where they name every layer of the network, else all."""
+    words = {layer_type(layer) for layer in architecture.layers if layer.op != "input"}
+    return ESNAC_TYPES if words <= set(ESNAC_TYPES) else ALL_TYPES
+
+
+def _encode(
+    architecture: Architecture, seen: View, n_max: int | None, types: Sequence[str]
+) -> np.ndarray:
+    layers = [architecture.layers[place] for place in seen.listed]
+    words = [layer_type(layer) for layer in layers]
+    n_max = max(N_MAX, len(layers)) if n_max is None else n_max
+    if n_max < len(layers):
+        raise ConfigError(f"n_max is {n_max}: this network has {len(layers)} layers, give no less")
+    unknown = sorted(set(words) - set(types))
+    if unknown:
+        raise ConfigError(f"types lacks {unknown[0]!r}, which this network has: use ALL_TYPES")
+    out = np.zeros((len(layers), len(types) + NUM_ATTRS + 2 * n_max), np.float32)
+    for place, (layer, word) in enumerate(zip(layers, words, strict=True)):
+        out[place, types.index(word)] = 1
+        in_shape = architecture[layer.inputs[0][0]].shape
+        out[place, len(types) : len(types) + NUM_ATTRS] = layer_attrs(layer, in_shape)
+    links = len(types) + NUM_ATTRS
+    for source, target in seen.edges:
+        out[target, links + target - source] = 1
+        out[source, links + n_max + target - source] = 1
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class BatchEncoder:
+    """Encodes edits without building students: the teacher's vectors, then what the edits change.
+
+    Attributes:
+        teacher, seen: the network and its view.
+        channels: its channel numbers in the widths.
+        pairs: [P, 2] int64 places of the skip pairs in the view.
+    """
+
+    teacher: Architecture
+    seen: View
+    channels: ChannelMap
+    pairs: np.ndarray
+
+    @classmethod
+    def of(
+        cls, teacher: Architecture, channels: ChannelMap, skip_pairs: np.ndarray
+    ) -> BatchEncoder:
+        """Prepares the encoder of a space."""
+        seen = view(teacher)
+        return cls(teacher, seen, channels, np.array(seen.position, np.int64)[skip_pairs])
+
+    def encode(
+        self, batch: EditsBatch, *, n_max: int | None = None, types: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Equal to `encode_architecture` of every applied student: [B, L, F] float32."""
+        types = types or sufficient_types(self.teacher)
+        template = _encode(self.teacher, self.seen, n_max, types)
+        m = len(types)
+        n = (template.shape[1] - m - NUM_ATTRS) // 2
+        out = np.repeat(template[None], len(batch), axis=0)  # [B, L, F]
+        self._set_channels(out, batch.widths, m)
+        row, place = np.nonzero(batch.remove[:, self.seen.listed])
+        out[row, place, : m + NUM_ATTRS] = 0
+        out[row, place, types.index("identity")] = 1
+        source, target = self.pairs[batch.skip_pairs].T
+        out[batch.skip_rows, target, m + NUM_ATTRS + target - source] = 1
+        out[batch.skip_rows, source, m + NUM_ATTRS + n + target - source] = 1
+        return out
+
+    def _set_channels(self, out: np.ndarray, widths: np.ndarray, m: int) -> None:
+        """Writes in, out and depthwise groups of convolutions and linear layers; in place."""
+        for place, layer_index in enumerate(self.seen.listed):
+            layer = self.teacher.layers[layer_index]
+            if layer.op == "conv" or (layer.op == "linear" and len(layer.shape) == 1):
+                into, made = (
+                    affine.fixed[layer_index] + widths @ affine.matrix[layer_index]
+                    for affine in (self.channels.into, self.channels.out)
+                )
+                out[:, place, m + _IN], out[:, place, m + _OUT] = into, made
+                if layer.op == "conv" and layer.attrs["groups"] == layer.attrs["in_channels"] > 1:
+                    out[:, place, m + _GROUPS] = into

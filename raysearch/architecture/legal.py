@@ -1,0 +1,65 @@
+"""Which edits are legal: decided on symbolic shapes, so that they stay legal at every choice of widths."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raysearch.architecture.graph import Architecture
+from raysearch.architecture.groups import Affine, ChannelMap
+from raysearch.architecture.view import view
+
+REMOVABLE_OPS = frozenset({"conv", "linear", "batch_norm", "unary", "dropout", "pool"})
+
+_Symbolic = tuple[bytes, int, tuple[int, ...]]
+
+
+def _symbolic(affine: Affine, place: int, shape: tuple[int, ...]) -> _Symbolic:
+    """A shape written in the widths: the channels' row, their fixed part, and the other axes."""
+    return affine.matrix[place].tobytes(), int(affine.fixed[place]), (len(shape), *shape[1:])
+
+
+def _in_shapes(teacher: Architecture, channels: ChannelMap) -> list[_Symbolic | None]:
+    return [
+        _symbolic(channels.into, place, teacher[layer.inputs[0][0]].shape)
+        if len(layer.inputs) == 1
+        else None
+        for place, layer in enumerate(teacher.layers)
+    ]
+
+
+def _out_shapes(teacher: Architecture, channels: ChannelMap) -> list[_Symbolic]:
+    return [
+        _symbolic(channels.out, place, layer.shape) for place, layer in enumerate(teacher.layers)
+    ]
+
+
+def removable_layers(teacher: Architecture, channels: ChannelMap) -> tuple[int, ...]:
+    """Layers of one input slot whose output always has the shape of their input, the network's output excepted."""
+    into, out = _in_shapes(teacher, channels), _out_shapes(teacher, channels)
+    return tuple(
+        place
+        for place, layer in enumerate(teacher.layers)
+        if layer.op in REMOVABLE_OPS
+        and layer.name != teacher.output
+        and into[place] == out[place]
+        and (layer.op != "conv" or set(layer.attrs["stride"]) == {1})
+    )
+
+
+def skip_pairs(teacher: Architecture, channels: ChannelMap) -> np.ndarray:
+    """Pairs i < j where i's output always has the shape that j takes, and no edge leads from i to j: [P, 2] int64.
+
+    Edges are those of the encoders' view: an addition that is contracted there neither sends skips nor hides an edge.
+    """
+    seen = view(teacher)
+    into, out = _in_shapes(teacher, channels), _out_shapes(teacher, channels)
+    edges = {(seen.listed[source], seen.listed[target]) for source, target in seen.edges}
+    sources: dict[_Symbolic, list[int]] = {}
+    pairs = []
+    for place, layer in enumerate(teacher.layers):
+        key = into[place]
+        if key is not None and layer.op != "input":
+            pairs += [(s, place) for s in sources.get(key, ()) if (s, place) not in edges]
+        if seen.position[place] >= 0:
+            sources.setdefault(out[place], []).append(place)
+    return np.array(pairs, np.int64).reshape(-1, 2)

@@ -1,0 +1,328 @@
+"""The search space: all students that removing layers, shrinking channel groups and adding skips make of one teacher.
+
+Everything here works on batches of edits (`EditsBatch`) relative to the teacher; `apply` alone makes a network, and is the truth that the
+fast counts must equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from raysearch.architecture.apply import apply_edits
+from raysearch.architecture.budget import METRICS, resolve_budget
+from raysearch.architecture.channels import analyse
+from raysearch.architecture.costs import CostModel
+from raysearch.architecture.edits import Edits, EditsBatch, pad_columns
+from raysearch.architecture.encoding import BatchEncoder
+from raysearch.architecture.features import FeatureMap
+from raysearch.architecture.graph import COMPACT_PREFIX, Architecture
+from raysearch.architecture.groups import ChannelGroup, channel_map, group_channels
+from raysearch.architecture.legal import removable_layers, skip_pairs
+from raysearch.architecture.repair import Repairer
+from raysearch.architecture.sampling import Dimensions, mutate_edits, sample_edits
+from raysearch.errors import BudgetError, ConfigError, InvalidArchitecture
+
+OPERATIONS = ("remove", "shrink", "skip")
+
+
+class SearchSpace:
+    """The students of one teacher.
+
+    Attributes:
+        teacher: the network that is compressed.
+        operations: which of "remove", "shrink", "skip" may be used.
+        groups: the free channel groups, in the order of the widths of edits.
+        frozen_groups: the channels that must keep their number, and why.
+        removable: indices of the layers that may be removed.
+        skip_pairs: [P, 2] int64, layer indices (from, to) of the skips that may be added.
+        limits: the budget by metric, in absolute numbers.
+    """
+
+    def __init__(
+        self,
+        teacher: Architecture,
+        operations: Sequence[str] = OPERATIONS,
+        grouping: str = "coupled",
+        divisor: int | None = None,
+        min_channels: int = 1,
+        budget: Mapping[str, object] | None = None,
+    ) -> None:
+        """
+        Args:
+            teacher: the network to compress.
+            operations: any of "remove", "shrink", "skip".
+            grouping: "coupled" (a width for each set of coupled channels) or "by_size" (ESNAC: one for all of a size).
+            divisor: widths are multiples of it; None: 1 for narrow groups, 8 from 64 channels up.
+            min_channels: the smallest width.
+            budget: limits on "params" and "macs": a float in (0, 1] (a fraction of the teacher's), a number above 1, or text ("60%", "1.2M").
+
+        Raises:
+            ConfigError: operations, grouping, divisor or min_channels are wrong.
+            BudgetError: the budget is malformed, or no student meets it.
+        """
+        self.teacher = teacher
+        self.operations = _check_operations(operations)
+        analysis = analyse(teacher)
+        grouped = group_channels(
+            analysis, grouping=grouping, divisor=divisor, min_channels=min_channels
+        )
+        self.groups: tuple[ChannelGroup, ...] = grouped.free
+        self.frozen_groups: tuple[ChannelGroup, ...] = grouped.frozen
+        self._channels = channel_map(teacher, analysis, grouped)
+        self._costs = CostModel.of(teacher, self._channels)
+        self.removable: tuple[int, ...] = ()
+        if "remove" in self.operations:
+            self.removable = removable_layers(teacher, self._channels)
+        self.skip_pairs: np.ndarray = np.zeros((0, 2), np.int64)
+        if "skip" in self.operations:
+            self.skip_pairs = skip_pairs(teacher, self._channels)
+        self._dimensions = Dimensions(
+            num_layers=len(teacher.layers),
+            removable=np.array(self.removable, np.int64),
+            sizes=np.array([group.size for group in self.groups], np.int64),
+            steps=np.array([group.divisor for group in self.groups], np.int64),
+            shrink="shrink" in self.operations,
+            num_pairs=len(self.skip_pairs),
+        )
+        cost = {"params": teacher.num_params, "macs": teacher.macs}
+        self.limits: dict[str, int] = resolve_budget(budget, cost)
+        self._check_budget()
+        self._repairer = Repairer.of(
+            self._costs,
+            self.groups,
+            {METRICS.index(metric): limit for metric, limit in self.limits.items()},
+            shrink=self._dimensions.shrink,
+            removable=self.removable,
+            num_layers=len(teacher.layers),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"SearchSpace({len(self.teacher.layers)} layers, {len(self.groups)} groups, "
+            f"{len(self.removable)} removable, {len(self.skip_pairs)} skip pairs, limits={self.limits})"
+        )
+
+    def sample(self, n: int, seed: int | np.random.Generator) -> EditsBatch:
+        """Draws n students by ESNAC's distributions and repairs them to the budget."""
+        if n < 0:
+            raise ConfigError(f"n is {n}: give the number of students to draw")
+        return self.repair(sample_edits(self._dimensions, n, np.random.default_rng(seed)))
+
+    def mutate(
+        self,
+        batch: EditsBatch,
+        rng: int | np.random.Generator,
+        num_edits: tuple[int, int] = (1, 4),
+    ) -> EditsBatch:
+        """Applies some random edits to each student and repairs it to the budget."""
+        full = self._conform(batch)
+        return self.repair(
+            mutate_edits(self._dimensions, full, np.random.default_rng(rng), num_edits)
+        )
+
+    def repair(self, batch: EditsBatch) -> EditsBatch:
+        """Moves every student into the budget: shrunk to fit, grown to fill (see `repair.py`).
+
+        Deterministic and idempotent. Skips into removed layers, which have no effect, are dropped.
+        """
+        batch = self._conform(batch)
+        remove, widths = self._repairer(batch.remove, batch.widths)
+        active = self._active_skips(remove, batch)
+        return EditsBatch(remove, widths, batch.skip_rows[active], batch.skip_pairs[active])
+
+    def uniform(self) -> Edits:
+        """The teacher scaled to the budget: all groups by one factor, nothing removed if it can be helped, the rest filled."""
+        return self.repair(EditsBatch.from_edits([self.largest()]))[0]
+
+    def largest(self) -> Edits:
+        """The teacher itself, whatever the budget."""
+        return Edits(widths=tuple(group.size for group in self.groups))
+
+    def smallest(self) -> Edits:
+        """Every removable layer removed, every width at its minimum."""
+        return Edits(remove=self.removable, widths=self._smallest_widths())
+
+    def num_params(self, batch: EditsBatch | Edits) -> np.ndarray:
+        """Trainable parameters of every student: [n] int64, exact."""
+        return self._count(batch, "params")
+
+    def macs(self, batch: EditsBatch | Edits) -> np.ndarray:
+        """Multiply-accumulates of every student for one input: [n] int64, exact."""
+        return self._count(batch, "macs")
+
+    def within_budget(self, batch: EditsBatch | Edits) -> np.ndarray:
+        """Which students are inside every limit: [n] bool."""
+        counts = [self._count(batch, metric) <= limit for metric, limit in self.limits.items()]
+        rows = 1 if isinstance(batch, Edits) else len(batch)
+        return np.logical_and.reduce(counts) if counts else np.ones(rows, bool)
+
+    def batch(self, edits: Iterable[Edits | str]) -> EditsBatch:
+        """Stacks edits or their texts."""
+        parsed = [self.parse(one) if isinstance(one, str) else one for one in edits]
+        if not parsed:
+            return EditsBatch(
+                np.zeros((0, len(self.teacher.layers)), bool),
+                np.zeros((0, len(self.groups)), np.int64),
+            )
+        return self._conform(EditsBatch.from_edits(parsed, len(self.teacher.layers)))
+
+    def parse(self, text: str) -> Edits:
+        """Reads the text of edits and checks it against this space; `parse(str(edits)) == edits`.
+
+        Raises:
+            InvalidArchitecture: where the text is malformed, or names what this space does not have.
+        """
+        edits = Edits.from_text(text)
+        self._check_edits(edits)
+        return edits
+
+    def apply(self, edits: Edits | str) -> Architecture:
+        """Makes the student.
+
+        Args:
+            edits: edits, their text, or the compact text of a whole network (`Architecture.to_compact`).
+
+        Raises:
+            InvalidArchitecture: where the text is malformed or does not fit this space.
+        """
+        if isinstance(edits, str):
+            if edits.startswith(COMPACT_PREFIX):
+                return self._free_architecture(edits)
+            edits = self.parse(edits)
+        else:
+            self._check_edits(edits)
+        removed = set(edits.remove)
+        skips = [tuple(pair) for pair in self.skip_pairs[list(edits.skips)].tolist()]
+        skips = [(source, target) for source, target in skips if target not in removed]
+        return apply_edits(self.teacher, self._channels, removed, edits.widths, skips)
+
+    def architecture_id(self, edits: Edits | str) -> str:
+        """The content hash of the student; edits that make the same network have the same one."""
+        return self.apply(edits).id
+
+    def encode(
+        self, batch: EditsBatch, *, n_max: int | None = None, types: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Layer vectors of every student: [n, L, F] float32 (see `encoding.py`)."""
+        full = self._conform(batch)
+        return self._encoder.encode(self._drop_inactive(full), n_max=n_max, types=types)
+
+    def features(self, batch: EditsBatch) -> np.ndarray:
+        """Hand-made features for a Gaussian process: [n, D] float32, of about unit range; `feature_blocks` names the columns."""
+        full = self._conform(batch)
+        return self._features(self._drop_inactive(full), self.num_params(full))
+
+    @property
+    def feature_blocks(self) -> Mapping[str, slice]:
+        """The columns of `features` by block, for kernels with one length scale a block."""
+        return self._features.blocks
+
+    @cached_property
+    def _encoder(self) -> BatchEncoder:
+        return BatchEncoder.of(self.teacher, self._channels, self.skip_pairs)
+
+    @cached_property
+    def _features(self) -> FeatureMap:
+        return FeatureMap.of(
+            self.teacher,
+            np.array(self.removable, np.int64),
+            self._dimensions.sizes,
+            len(self.skip_pairs),
+        )
+
+    def _smallest_widths(self) -> tuple[int, ...]:
+        shrink = "shrink" in self.operations
+        return tuple(group.min_channels if shrink else group.size for group in self.groups)
+
+    def _count(self, batch: EditsBatch | Edits, metric: str) -> np.ndarray:
+        if isinstance(batch, Edits):
+            batch = EditsBatch.from_edits([batch])
+        batch = self._conform(batch)
+        keep = self._costs.keep(batch.remove)
+        totals = self._costs.totals(keep, batch.widths, [METRICS.index(metric)])
+        return totals[:, 0].astype(np.int64)
+
+    def _active_skips(self, remove: np.ndarray, batch: EditsBatch) -> np.ndarray:
+        return ~remove[batch.skip_rows, self.skip_pairs[batch.skip_pairs, 1]]
+
+    def _drop_inactive(self, batch: EditsBatch) -> EditsBatch:
+        active = self._active_skips(batch.remove, batch)
+        return replace(
+            batch, skip_rows=batch.skip_rows[active], skip_pairs=batch.skip_pairs[active]
+        )
+
+    def _conform(self, batch: EditsBatch) -> EditsBatch:
+        """The batch with one column of `remove` for every layer, checked to be of this space."""
+        layers, groups = len(self.teacher.layers), len(self.groups)
+        if not len(batch) and not batch.widths.size:
+            return EditsBatch(np.zeros((0, layers), bool), np.zeros((0, groups), np.int64))
+        if batch.widths.shape[1] != groups or batch.remove.shape[1] > layers:
+            raise InvalidArchitecture(
+                f"the edits have {batch.widths.shape[1]} widths: this space has {groups} channel groups"
+            )
+        if batch.skip_pairs.size and int(batch.skip_pairs.max()) >= len(self.skip_pairs):
+            raise InvalidArchitecture(
+                f"the edits name skip {batch.skip_pairs.max()}: this space has {len(self.skip_pairs)} skip pairs"
+            )
+        return replace(batch, remove=pad_columns(batch.remove, layers))
+
+    def _check_edits(self, edits: Edits) -> None:
+        unknown = sorted(set(edits.remove) - set(self.removable))
+        if unknown:
+            layers = self.teacher.layers
+            name = layers[unknown[0]].name if unknown[0] < len(layers) else "which does not exist"
+            raise InvalidArchitecture(
+                f"remove names layer {unknown[0]} ({name}): this space cannot remove it"
+            )
+        if len(edits.widths) != len(self.groups):
+            raise InvalidArchitecture(
+                f"widths has {len(edits.widths)} entries: this space has {len(self.groups)} channel groups"
+            )
+        for group, width in zip(self.groups, edits.widths, strict=True):
+            if not 1 <= width <= group.size or width % group.alignment:
+                raise InvalidArchitecture(
+                    f"widths[{group.id}] is {width}: give a multiple of {group.alignment} in [1, {group.size}]"
+                )
+        for pair in edits.skips[:1] + edits.skips[-1:]:
+            if not 0 <= pair < len(self.skip_pairs):
+                raise InvalidArchitecture(
+                    f"skips names pair {pair}: this space has {len(self.skip_pairs)} skip pairs"
+                )
+
+    def _free_architecture(self, text: str) -> Architecture:
+        student, teacher = Architecture.from_compact(text), self.teacher
+        if student.input_shape != teacher.input_shape:
+            raise InvalidArchitecture(
+                f"input_shape is {student.input_shape}: the teacher takes {teacher.input_shape}"
+            )
+        if student[student.output].shape != teacher[teacher.output].shape:
+            raise InvalidArchitecture(
+                f"the output has shape {student[student.output].shape}: the teacher's is {teacher[teacher.output].shape}"
+            )
+        return student
+
+    def _check_budget(self) -> None:
+        smallest = self.smallest()
+        total = {"params": self.teacher.num_params, "macs": self.teacher.macs}
+        for metric, limit in self.limits.items():
+            least = int(self._count(smallest, metric)[0])
+            if least > limit:
+                raise BudgetError(
+                    f"budget.{metric} of {limit:,} ({limit / total[metric]:.3g} of the teacher's) cannot be met: the smallest "
+                    f"possible student has {least:,} ({least / total[metric]:.3g}); raise the budget or allow more operations"
+                )
+
+
+def _check_operations(operations: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(operations, str) or not all(isinstance(name, str) for name in operations):
+        raise ConfigError(f"space.operations is {operations!r}: give a list of {OPERATIONS}")
+    unknown = [name for name in operations if name not in OPERATIONS]
+    if unknown:
+        raise ConfigError(
+            f"space.operations has {unknown[0]!r}: choose from {', '.join(OPERATIONS)}"
+        )
+    return tuple(name for name in OPERATIONS if name in operations)

@@ -1,0 +1,144 @@
+"""The command line: a thin layer over `raysearch.api`.
+
+Exit status: 0 done, 1 a run that failed, 2 bad input (one sentence on stderr), 130 interrupted (resumable).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raysearch.errors import InputError, RaysearchError, RunInterrupted
+
+app = typer.Typer(
+    name="raysearch",
+    help="Search for a small student that keeps a trained teacher's accuracy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Configuration overrides.")
+]
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Turns our errors into one sentence and an exit status."""
+    try:
+        yield
+    except RunInterrupted as error:
+        _fail(str(error), 130)
+    except KeyboardInterrupt:
+        _fail("interrupted before the run began", 130)
+    except InputError as error:
+        _fail(str(error), 2)
+    except RaysearchError as error:
+        _fail(str(error), 1)
+
+
+def _fail(message: str, status: int) -> None:
+    typer.echo(f"raysearch: {message}", err=True)
+    raise typer.Exit(status)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from raysearch import __version__
+
+        typer.echo(f"raysearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Search for a small student that keeps a trained teacher's accuracy."""
+
+
+@app.command()
+def run(
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="[CONFIG.yaml]", help="None: the digits example."),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run a configuration: teacher, search, full training, report."""
+    given = list(overrides or [])
+    if config is not None and "=" in config and not Path(config).exists():
+        given, config = [config, *given], None
+    with _exit_codes():
+        from raysearch.api import run as run_config
+        from raysearch.config import load_config
+
+        _show(run_config(load_config(config, given)).path)
+
+
+@app.command()
+def resume(
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    overrides: Overrides = None,
+) -> None:
+    """Continue a run that was cut, or extend a finished one (search.trials=64)."""
+    with _exit_codes():
+        from raysearch.api import resume as resume_run
+
+        _show(resume_run(folder, overrides or []).path)
+
+
+@app.command()
+def report(
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+) -> None:
+    """Write report.html and results.csv anew, also for a run that is not finished."""
+    with _exit_codes():
+        from raysearch.report import write_report, write_results_table
+
+        write_results_table(Path(folder))
+        typer.echo(write_report(Path(folder)))
+
+
+@app.command()
+def methods() -> None:
+    """List the search methods, and where they come from."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from searchers.registry import METHODS
+
+    table = Table(box=None, header_style="bold")
+    for title in ("method", "what it does", "source"):
+        table.add_column(title)
+    for name, method in METHODS.items():
+        table.add_row(name, method.summary, method.paper)
+    table.add_row("package.module:Class", "your own (see searchers.algorithm.Algorithm)", "")
+    Console().print(table)
+
+
+def _show(folder: Path) -> None:
+    """The end of a run on the terminal: a small table, the verdict, and where the report is."""
+    from rich.console import Console
+
+    from raysearch.api import Result
+    from raysearch.report import terminal_table
+
+    console = Console()
+    console.print(terminal_table(folder))
+    console.print(Result.read(folder).summary["verdict"], highlight=False)
+    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"student: {folder / 'best'}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """The entry point."""
+    sys.exit(app())

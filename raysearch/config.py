@@ -1,0 +1,436 @@
+"""The configuration: one validated model a section, and the single home of defaults.
+
+A configuration comes from a YAML file, a mapping, and `key.path=value` overrides, in this order. Whatever is wrong with it is one
+`ConfigError`: a sentence with the key, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from raysearch.errors import ConfigError
+
+BudgetValue = int | float | str
+Loss = Literal["kd", "logits_mse", "ce_logits", "ce"]
+Operation = Literal["remove", "shrink", "skip"]
+Baseline = Literal["uniform", "random"]
+
+
+def _forbid_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number, got a boolean")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_forbid_bool), Field(allow_inf_nan=False)]
+PositiveInt = Annotated[int, BeforeValidator(_forbid_bool), Field(ge=1)]
+PositiveNumber = Annotated[float, BeforeValidator(_forbid_bool), Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RunConfig(_Section):
+    """Where results go, and the one seed that everything is derived from."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    storage: str = "runs"
+    seed: Annotated[int, BeforeValidator(_forbid_bool), Field(ge=0, lt=2**31)] = 0
+
+
+class TeacherConfig(_Section):
+    """The trained network; trained first (for `epochs`) and cached where it comes without weights."""
+
+    model: Annotated[str, Field(min_length=1)] = "resnet14"
+    weights: str | None = None
+    input_shape: Annotated[list[PositiveInt], Field(min_length=2, max_length=4)] | None = None
+    epochs: PositiveInt = 20
+
+
+class DataConfig(_Section):
+    """The data set; `validation` is the share (below 1) or the number of training rows held out."""
+
+    name: Annotated[str, Field(min_length=1)] = "digits"
+    path: str | None = None
+    mode: Literal["L", "RGB"] | None = None
+    resize: PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = (
+        None
+    )
+    validation: PositiveInt | PositiveNumber = 0.15
+    augment: Literal["auto", "none", "crop", "flip", "flip_crop"] = "auto"
+
+
+class SpaceConfig(_Section):
+    """What may be done to the teacher."""
+
+    operations: Annotated[list[Operation], Field(min_length=1)] = ["remove", "shrink", "skip"]
+    grouping: Literal["coupled", "by_size"] = "coupled"
+    divisor: PositiveInt | None = None
+    min_channels: PositiveInt = 1
+
+
+class BudgetConfig(_Section):
+    """Hard limits; a float up to 1 is a fraction of the teacher's, "60%" likewise, an integer or "1.2M" an absolute number."""
+
+    params: BudgetValue | None = None
+    macs: BudgetValue | None = None
+    memory: BudgetValue | None = None
+    latency_ms: PositiveNumber | None = None
+    accuracy: Number | None = None
+
+
+class SearchConfig(_Section):
+    """Who proposes students, how many are tried, and how many at once (null: as many as the resources allow)."""
+
+    method: Annotated[str, Field(min_length=1)] = "gp"
+    trials: PositiveInt = 32
+    concurrency: PositiveInt | None = None
+    warm_start: str | None = None
+    options: dict[str, Any] = {}
+
+
+class TrainingConfig(_Section):
+    """A training recipe, as in `trainables.recipe.Recipe`."""
+
+    loss: Loss = "kd"
+    epochs: PositiveInt = 4
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: PositiveNumber = 0.01
+    batch_size: PositiveInt = 128
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
+    schedule: Literal["one_cycle", "cosine", "constant", "step"] = "one_cycle"
+    milestones: list[PositiveInt] = []
+    gamma: PositiveNumber = 0.1
+    temperature: PositiveNumber = 4.0
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    views: PositiveInt = 10
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The keys of `trainables.recipe.Recipe`."""
+        return self.model_dump(include=set(TrainingConfig.model_fields))
+
+
+class DistillConfig(TrainingConfig):
+    """A trial of the search: the final recipe, shortened and annealed."""
+
+    repeats: PositiveInt = 1
+    inherit: Literal["none", "first", "l1", "taylor"] = "first"
+
+
+class FinishConfig(TrainingConfig):
+    """The full training of the best few."""
+
+    epochs: PositiveInt = 20
+    students: PositiveInt = 3
+    init: Literal["search", "inherit", "fresh"] = "search"
+
+
+class ScheduleConfig(BaseModel):
+    """Who stops weak trials early; further keys go to the scheduler."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: Annotated[str, Field(min_length=1)] = "asha"
+
+
+class ResourcesConfig(_Section):
+    """What one trial gets; `device: auto` takes CUDA where the machine has it."""
+
+    cpus: PositiveNumber = 1
+    gpus: Annotated[float, BeforeValidator(_forbid_bool), Field(ge=0, allow_inf_nan=False)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    timeout_s: PositiveNumber | None = None
+
+
+class ClusterConfig(_Section):
+    """The Ray cluster: null starts a local one, `auto` or `ray://...` attaches."""
+
+    address: str | None = None
+
+
+class Config(_Section):
+    """Everything that a run depends on."""
+
+    run: RunConfig = RunConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    data: DataConfig = DataConfig()
+    space: SpaceConfig = SpaceConfig()
+    budget: BudgetConfig | None = BudgetConfig(params=0.05)
+    objective: Literal["auto", "f", "naive", "accuracy", "pareto"] = "auto"
+    search: SearchConfig = SearchConfig()
+    distill: DistillConfig = DistillConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    finish: FinishConfig = FinishConfig()
+    baselines: list[Baseline] = ["uniform", "random"]
+    resources: ResourcesConfig = ResourcesConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @property
+    def limits(self) -> dict[str, BudgetValue]:
+        """The budget's keys that are set."""
+        return {} if self.budget is None else self.budget.model_dump(exclude_none=True)
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, every key written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_config(
+    source: str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> Config:
+    """Reads, merges and checks a configuration.
+
+    Args:
+        source: a YAML file, a mapping of any configuration keys, or None for the defaults.
+        overrides: `key.path=value` strings (values are YAML), or a mapping.
+
+    Raises:
+        ConfigError: one sentence that names the key, the value and the remedy.
+    """
+    if source is None:
+        raw: dict[str, Any] = {}
+    elif isinstance(source, Mapping):
+        raw = _plain(source)
+    else:
+        raw = _read_yaml(Path(source))
+    if isinstance(overrides, Mapping):
+        raw = _merge(raw, _plain(overrides))
+    else:
+        for text in overrides:
+            raw = _merge(raw, _parse_override(text))
+    return parse_config(raw)
+
+
+def parse_config(raw: Mapping[str, Any]) -> Config:
+    """Checks a mapping of configuration keys; raises ConfigError."""
+    try:
+        config = Config.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, raw)) from None
+    _check_whole(config)
+    return config
+
+
+def _check_whole(config: Config) -> None:
+    """What no single field can tell, and what is not available yet."""
+    later = {
+        "distill.inherit": config.distill.inherit in ("l1", "taylor") and config.distill.inherit,
+        "distill.repeats": config.distill.repeats > 1 and config.distill.repeats,
+        "objective": config.objective == "pareto" and "pareto",
+        "search.warm_start": config.search.warm_start,
+    }
+    for key, value in later.items():
+        if value:
+            default = {"distill.inherit": "first", "distill.repeats": 1, "objective": "auto"}
+            raise ConfigError(
+                f"{key}: {value!r} is not available yet; leave it at {default.get(key)!r}"
+            )
+    for key in ("memory", "latency_ms", "accuracy"):
+        if key in config.limits:
+            raise ConfigError(
+                f"budget.{key}: this kind of budget is not available yet; use budget.params or budget.macs"
+            )
+    if config.budget is not None and not config.limits:
+        raise ConfigError(
+            "budget: no key is set; give budget.params or budget.macs, or `budget: null` for none"
+        )
+    if config.data.validation >= 1 and not isinstance(config.data.validation, int):
+        raise ConfigError(
+            f"data.validation: {config.data.validation} is neither a share below 1 nor a whole number of rows"
+        )
+    for name in ("distill", "finish"):
+        recipe: TrainingConfig = getattr(config, name)
+        if recipe.schedule == "step" and not recipe.milestones:
+            raise ConfigError(
+                f"{name}.milestones: empty, but {name}.schedule is 'step'; list the epochs at which lr falls"
+            )
+    for key, values in (
+        ("space.operations", config.space.operations),
+        ("baselines", config.baselines),
+    ):
+        if len(set(values)) < len(values):
+            raise ConfigError(f"{key}: {list(values)} names an entry twice; name each once")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise ConfigError(f"line {node.start_mark.line + 1}: key {key!r} is not a string")
+            if keys.count(key) > 1:
+                raise ConfigError(
+                    f"line {node.start_mark.line + 1}: key {key!r} stands there twice"
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _load_yaml(text: str, where: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        detail = " ".join(str(getattr(error, "problem", None) or error).split())
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{where}{line}: not valid YAML ({detail}); mend the file") from None
+    finally:
+        loader.dispose()
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read as a configuration ({reason})") from None
+    data = _load_yaml(text, str(path))
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{path}: holds a {type(data).__name__}, not sections such as `search:`; see configs/digits.yaml"
+        )
+    return data
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not all(key.split(".")):
+        raise ConfigError(f"override {text!r}: expected key.path=value, such as search.trials=64")
+    nested: Any = _load_yaml(value, f"override {text!r}") if value.strip() else None
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested
+
+
+def _plain(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy in plain dicts and lists."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(mapping)
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+# fields that take several types: what any of pydantic's per-type complaints would hide
+_TAKES = {
+    "budget.params": "a fraction such as 0.1, a number of parameters, or text such as '60%' or '1.2M'",
+    "budget.macs": "a fraction such as 0.1, a number of MACs, or text such as '60%' or '1.2M'",
+    "budget.memory": "a fraction such as 0.1, a number of bytes, or text such as '60%' or '1.2M'",
+    "data.resize": "a size in pixels, or [height, width]",
+    "data.validation": "a share between 0 and 1, or a number of rows",
+}
+
+
+def _sentence(error: ValidationError, raw: Mapping[str, Any]) -> str:
+    """The first complaint of pydantic, in our words."""
+    first = error.errors()[0]
+    # union members add their own type names to the path; the user knows only the keys
+    path: list[str] = []
+    node: Any = raw
+    for part in first["loc"]:
+        if isinstance(part, int) and isinstance(node, list) and part < len(node):
+            path[-1] += f"[{part}]"
+            node = node[part]
+        elif isinstance(node, Mapping) and part in node:
+            path.append(str(part))
+            node = node[part]
+    where = ".".join(path)
+    kind = first["type"]
+    value = _short(first["input"])
+    if kind == "extra_forbidden":
+        return _unknown_key(where)
+    if where in _TAKES:
+        return f"{where}: {value} is not valid; it must be {_TAKES[where]}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        section = where or "the configuration"
+        return f"{section}: expected keys below it, got {value}; see configs/digits.yaml"
+    if kind == "literal_error":
+        known = _literal_choices(error, first["loc"]) or first["ctx"]["expected"]
+        return f"{where}: {value} is not known; choose one of {known}"
+    expected = {
+        "greater_than_equal": "at least {ge}",
+        "greater_than": "above {gt}",
+        "less_than": "below {lt}",
+        "less_than_equal": "at most {le}",
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "float_type": "a number",
+        "string_type": "text",
+        "bool_type": "true or false",
+        "list_type": "a list",
+        "finite_number": "a finite number",
+        "too_short": "at least {min_length} entries",
+        "too_long": "at most {max_length} entries",
+        "string_too_short": "a name that is not empty",
+        "string_pattern_mismatch": "letters, digits, '.', '_' and '-' only, 100 at most",
+        "value_error": "a number",
+    }.get(kind)
+    if expected is None:
+        return f"{where}: {value} is not valid ({first['msg']})"
+    return f"{where}: {value} is not valid; it must be {expected.format(**first.get('ctx', {}))}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _literal_choices(error: ValidationError, loc: tuple[int | str, ...]) -> str | None:
+    choices = [
+        item["ctx"]["expected"]
+        for item in error.errors()
+        if item["type"] == "literal_error" and item["loc"] == loc
+    ]
+    return choices[0] if choices else None
+
+
+def _unknown_key(where: str) -> str:
+    *section, key = where.split(".")
+    model: type[BaseModel] = Config
+    for part in section:
+        field = model.model_fields[part.split("[")[0]]
+        options = [field.annotation, *get_args(field.annotation)]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+    return f"{where}: unknown key; {hint}"

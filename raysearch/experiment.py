@@ -1,0 +1,296 @@
+"""The composition root: teacher, space, searcher, scheduler, Tuner, finish, report.
+
+    problem -> run folder -> teacher -> one Tune experiment (search, finish, baselines) -> test -> report
+
+Everything that has been computed is in the run's folder the moment it is known, so a killed run continues where it was.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+
+from raysearch.cluster import TrialResources, plan_resources, ray_session
+from raysearch.config import Config
+from raysearch.errors import RunError
+from raysearch.files import RunFiles, read_json, write_json, write_text
+from raysearch.finish import Outcome, conclude
+from raysearch.models import export_student
+from raysearch.monitoring import ProgressCallback
+from raysearch.plan import Plan, make_plan
+from raysearch.problem import Problem
+from raysearch.progress import Progress
+from raysearch.report import verdict, write_report, write_results_table
+from raysearch.schedules import StageScheduler, halving_scheduler, make_scheduler
+from raysearch.stages import Pipeline
+from raysearch.teaching import evaluate_part, make_context, teach
+from searchers.tune import TuneSearcher
+from trainables.distillation import DistillationContext, DistillationTrainable
+
+PACKAGES = [
+    "raysearch",
+    "ray",
+    "torch",
+    "torchvision",
+    "botorch",
+    "gpytorch",
+    "optuna",
+    "numpy",
+    "pandas",
+]
+
+MAX_FAILURES = 2
+"""Retries of a trial whose worker or node died; a student's own failure is a result and is not retried."""
+
+HALVING_FROM = 4
+"""From so many finalists on, successive halving shares the full trainings out."""
+
+SPARE_WEIGHTS = 4
+"""Weights are kept of so many more students than are finished: a search that is extended may choose others."""
+
+
+class Experiment:
+    """One run of a checked problem, from its folder to its report.
+
+    Args:
+        problem: from `raysearch.problem`.
+        files: the run's folder, new or to be continued.
+        progress: the display.
+        command: what reproduces the run, for the report.
+    """
+
+    def __init__(
+        self, problem: Problem, files: RunFiles, *, progress: Progress, command: str
+    ) -> None:
+        self.problem = problem
+        self.config: Config = problem.config
+        self.files = files
+        self._progress = progress
+        self._command = command
+        self._notes = list(problem.data.notes)
+        session = read_json(files.session) if files.session.exists() else {}
+        self._pending: list[str] = session.get("pending", [])
+        self._seconds: dict[str, float] = session.get("seconds", {})
+        self._teacher_epochs = 0
+        self._watcher = ProgressCallback(progress)
+
+    def run(self) -> None:
+        """Brings the run to its end; whatever the folder already holds is not computed again.
+
+        Raises:
+            InputError: the cluster lacks what a trial needs, or the teacher knows nothing.
+            RunError: no student could be trained.
+            KeyboardInterrupt: passed on; the folder can be resumed.
+        """
+        write_text(self.files.config, self.config.to_yaml())
+        write_json(self.files.data, self.problem.data.describe())
+        teacher = self._teacher()
+        self._note_session(self._pending)
+        plan = self._make_plan()
+        if not plan.pipeline.done:
+            self._train(plan, teacher)
+        with self._phase("test_and_export"):
+            self._progress.phase("finish", text="test, export, report")
+            evaluate = partial(evaluate_part, self.problem)
+            outcome = conclude(self.problem, self.files, plan, evaluate)
+        self._report(plan, teacher, outcome)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        """Adds the block's wall time to `summary.json: seconds`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+    # The teacher
+
+    def _teacher(self) -> dict[str, Any]:
+        """The teacher's card; trains it where it came without weights."""
+        if self.files.teacher_card.exists():
+            card = read_json(self.files.teacher_card)
+        else:
+            with self._phase("teacher"):
+                self._progress.phase("teacher", total=self.config.teacher.epochs)
+                card = teach(self.problem, self._teacher_progress)
+                export_student(
+                    self.files.teacher,
+                    self.problem.architecture,
+                    self.problem.teacher,
+                    preprocessing=self.problem.data.preprocessing.to_dict(),
+                )
+                write_json(self.files.teacher_card, card)
+        self._notes += card["notes"]
+        return card
+
+    def _teacher_progress(self, event: Mapping[str, Any]) -> None:
+        epochs = event["epoch"] - self._teacher_epochs
+        self._teacher_epochs = event["epoch"]
+        self._progress.advance(epochs, accuracy=event["accuracy"])
+
+    # The trials
+
+    def _make_plan(self) -> Plan:
+        plan = make_plan(
+            self.problem, self.files, on_change=lambda: self._remember(plan), pending=self._pending
+        )
+        return plan
+
+    def _train(self, plan: Plan, teacher: Mapping[str, Any]) -> None:
+        """Runs what is left of the plan as one Tune experiment."""
+        warm_up = getattr(plan.search.algorithm, "warm_up", None)
+        if (
+            warm_up is not None
+        ):  # imports of the search method, while Ray starts and the teacher answers
+            threading.Thread(target=warm_up, daemon=True).start()
+        with self._phase("ray_start"):
+            session = ray_session(self.config)
+            session.__enter__()
+        try:
+            resources = plan_resources(self.config)
+            with self._phase("teacher_logits"):
+                context = make_context(
+                    self.problem, teacher, resources, weights_folder=self.files.weights
+                )
+            with self._phase("trials"):
+                self._show_totals(plan.pipeline)
+                self._tuner(plan, context, resources).fit()
+        finally:
+            with self._phase("ray_stop"):
+                session.__exit__(None, None, None)
+        if not plan.pipeline.done:
+            raise RunError(
+                f"Tune ended before the search did; see {self.files.tune}, and continue with `raysearch resume {self.files.folder}`"
+            )
+
+    def _tuner(
+        self, plan: Plan, context: DistillationContext, resources: TrialResources
+    ) -> tune.Tuner:
+        self.files.weights.mkdir(exist_ok=True)
+        request = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})}
+        return tune.Tuner(
+            tune.with_resources(
+                DistillationTrainable.bound(context), tune.PlacementGroupFactory([request])
+            ),
+            param_space={"seed": self.config.run.seed},
+            tune_config=tune.TuneConfig(
+                search_alg=TuneSearcher(
+                    plan.pipeline, space=self.problem.space, metric="reward", mode="max"
+                ),
+                scheduler=self._scheduler(),
+                metric="reward",
+                mode="max",
+                num_samples=-1,
+                max_concurrent_trials=resources.concurrency,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=_next_session(self.files.tune),
+                storage_path=str(self.files.tune),
+                callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), self._watcher],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                verbose=0,
+            ),
+        )
+
+    def _scheduler(self) -> StageScheduler:
+        config = self.config
+        stages = {
+            stage: make_scheduler(config.schedule, epochs=config.distill.epochs)
+            for stage in ("search", "random")
+        }
+        if config.finish.students >= HALVING_FROM:
+            stages |= {
+                stage: halving_scheduler(config.finish.epochs)
+                for stage in ("finish", "random_finish")
+            }
+        return StageScheduler(stages)
+
+    def _show_totals(self, pipeline: Pipeline) -> None:
+        self._progress.phase(
+            "search",
+            total=sum(stage.num_total for stage in pipeline.stages),
+            text="search, baselines and full trainings",
+            done=sum(stage.num_finished for stage in pipeline.stages),
+        )
+
+    def _remember(self, plan: Plan) -> None:
+        """After each proposal and each result: notes what a killed run needs, and forgets weights that nothing can ask for."""
+        self._note_session(plan.search.in_flight)
+        count = self.config.finish.students + SPARE_WEIGHTS
+        candidates = {candidate.architecture_id for _, candidate in plan.finalists}
+        for stage in filter(None, (plan.search, plan.random)):
+            kept = candidates | {record["architecture_id"] for record in stage.best(count)}
+            for key in stage.known - kept:
+                (self.files.weights / f"{stage.name}-{key}.safetensors").unlink(missing_ok=True)
+
+    def _note_session(self, pending: list[str]) -> None:
+        write_json(self.files.session, {"pending": pending, "seconds": self._seconds})
+
+    # The end
+
+    def _report(self, plan: Plan, teacher: Mapping[str, Any], outcome: Outcome) -> None:
+        """Writes summary.json, results.csv and report.html."""
+        test = evaluate_part(self.problem, self.problem.teacher, "test")
+        keys = ("accuracy", "num_params", "macs")
+        summary = {
+            "teacher": {
+                **{key: teacher[key] for key in keys},
+                "test_accuracy": test["accuracy"],
+                "weights": teacher["weights"],
+            },
+            "best": outcome.best,
+            "baselines": outcome.baselines,
+            "verdict": verdict(outcome.best, outcome.baselines, len(self.problem.data.test)),
+            "budget": dict(self.problem.space.limits),
+            "trials": plan.counts(),
+            "method": self.config.search.method,
+            "objective": self.problem.objective,
+            "seed": self.config.run.seed,
+            "actor_starts": len(self._watcher.workers),
+            "memory": {
+                "driver_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "worker_peak_bytes": self._watcher.peak_worker_bytes,
+            },
+            "command": self._command,
+            "notes": self._notes,
+            "versions": {name: metadata.version(name) for name in PACKAGES},
+        }
+        with self._phase("report"):
+            write_json(self.files.summary, {**summary, "seconds": self._rounded_seconds()})
+            write_results_table(self.files.folder)
+            write_report(self.files.folder)
+        write_json(self.files.summary, {**summary, "seconds": self._rounded_seconds()})
+        self.files.session.unlink(missing_ok=True)
+
+    def _rounded_seconds(self) -> dict[str, float]:
+        """Wall time by phase, over all sessions of the run."""
+        seconds = {name: round(value, 2) for name, value in self._seconds.items()}
+        return {**seconds, "total": round(sum(seconds.values()), 2)}
+
+
+def _trial_name(trial: Any) -> str:
+    """Short: Tune would put the whole architecture into the folder's name."""
+    return f"{trial.config['stage']}-{trial.config['architecture_id']}"
+
+
+def _next_session(tune_folder: Path) -> str:
+    """Every session of a run has a Tune experiment of its own."""
+    number = 1
+    while (tune_folder / f"session-{number}").exists():
+        number += 1
+    return f"session-{number}"

@@ -1,0 +1,149 @@
+"""The end of a run: the best student is chosen on the validation part, the test part is looked at once, students are exported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import nn
+
+from raysearch.errors import RunError
+from raysearch.files import RunFiles, write_json
+from raysearch.models import build, export_student
+from raysearch.objective import compression
+from raysearch.plan import Plan
+from raysearch.problem import Problem
+from raysearch.stages import Candidate, FinishStage
+
+Evaluate = Callable[[nn.Module, str], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A fully trained student: who it is and the log's record of its training."""
+
+    candidate: Candidate
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `summary.json` says of students: `accuracy, test_accuracy, num_params, macs`, and where they come from."""
+
+    best: dict[str, Any]
+    baselines: dict[str, dict[str, Any]]
+
+
+def conclude(problem: Problem, files: RunFiles, plan: Plan, evaluate: Evaluate) -> Outcome:
+    """Ranks the finalists on the validation part, evaluates them on test, and exports them.
+
+    Args:
+        evaluate: (module, "test") -> {"accuracy", "loss"}.
+
+    Raises:
+        RunError: no finalist could be trained.
+    """
+    finalists = [
+        found for stage, candidate in plan.finalists if (found := _finalist(stage, candidate))
+    ]
+    if not finalists:
+        reasons = {record.get("reason") for record in plan.search.log.records} - {None}
+        raise RunError(
+            f"no student could be trained ({'; '.join(sorted(reasons)) or 'no trial was completed'})"
+        )
+    finalists.sort(key=lambda finalist: _rank(problem, finalist.record))
+    shutil.rmtree(files.students, ignore_errors=True)
+    exported = [
+        _export(problem, files, finalist, files.students / f"{number:03d}", evaluate)
+        for number, finalist in enumerate(finalists, start=1)
+    ]
+    _link(files.best, Path("students") / "001")
+    baselines = {
+        "uniform": next((m for m in exported if m["origin"] == "uniform"), None),
+        "random": _random_baseline(problem, files, plan, evaluate),
+    }
+    asked = problem.config.baselines
+    return Outcome(
+        best=exported[0],
+        baselines={name: found for name, found in baselines.items() if found and name in asked},
+    )
+
+
+def _finalist(stage: FinishStage, candidate: Candidate) -> Finalist | None:
+    record = stage.record(candidate)
+    return Finalist(candidate, record) if record and record["status"] == "full" else None
+
+
+def _rank(problem: Problem, record: Mapping[str, Any]) -> tuple[float, ...]:
+    """Within a budget accuracy counts, and of equal accuracies the lower cross-entropy; without one the reward."""
+    if problem.objective == "accuracy":
+        return (-record["accuracy"], record["loss"])
+    return (-record["value"], record["loss"])
+
+
+def _random_baseline(
+    problem: Problem, files: RunFiles, plan: Plan, evaluate: Evaluate
+) -> dict[str, Any] | None:
+    stage = plan.random_finish
+    if stage is None:
+        return None
+    found = [f for candidate in stage.candidates if (f := _finalist(stage, candidate))]
+    if not found:
+        return None
+    best = min(found, key=lambda finalist: _rank(problem, finalist.record))
+    return _export(problem, files, best, files.baselines / "random" / "001", evaluate)
+
+
+def _export(
+    problem: Problem, files: RunFiles, finalist: Finalist, folder: Path, evaluate: Evaluate
+) -> dict[str, Any]:
+    """Writes architecture.json, weights.safetensors, model.py and metrics.json; returns the metrics."""
+    candidate, record = finalist.candidate, finalist.record
+    architecture = problem.space.apply(candidate.architecture)
+    weights = files.weights / f"{record['stage']}-{candidate.architecture_id}.safetensors"
+    module = build(architecture, inherit_from=load_file(weights)).eval()
+    export_student(folder, architecture, module, preprocessing=problem.data.preprocessing.to_dict())
+    test = evaluate(module, "test")
+    metrics = {
+        "architecture": candidate.architecture,
+        "architecture_id": candidate.architecture_id,
+        "origin": candidate.origin,
+        "accuracy": record["accuracy"],
+        "loss": record["loss"],
+        "test_accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "num_params": architecture.num_params,
+        "macs": architecture.macs,
+        "compression": compression(architecture.num_params, problem.architecture.num_params),
+        "reward": record["value"],
+        "epochs": record["epochs_done"],
+        "curve": [
+            {"epoch": epoch, "accuracy": accuracy, "loss": loss}
+            for epoch, (accuracy, loss) in enumerate(
+                zip(record["accuracy_curve"], record["loss_curve"], strict=True), start=1
+            )
+        ],
+        "trial_id": record.get("trial_id"),
+        "search": _short(candidate.short),
+        "path": str(folder.relative_to(files.folder)),
+    }
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def _short(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    return {"accuracy": record["accuracy"], "loss": record["loss"], "reward": record["value"]}
+
+
+def _link(link: Path, target: Path) -> None:
+    """Points a relative link somewhere else, at once."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.symlink_to(target, target_is_directory=True)
+    os.replace(temporary, link)

@@ -1,0 +1,206 @@
+"""An `Architecture` as a module: standard torch modules under the teacher's own names, wired by `torch.fx`.
+
+Activations are computed out of place, because a skip edge may read any tensor. The module pickles, deep-copies, trains and exports
+as any other; its state_dict has the teacher's keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, reduce
+
+import torch
+from torch import fx, nn
+
+from raysearch.architecture.graph import Architecture, Layer
+from raysearch.architecture.ops import OPS
+from raysearch.models.calls import Call, function_call, module_call, weighted_call
+from raysearch.models.inherit import Slice, plan
+from raysearch.models.provenance import Keep
+
+State = Mapping[str, torch.Tensor]
+
+
+def build(
+    architecture: Architecture,
+    inherit_from: nn.Module | State | None = None,
+    *,
+    keep: Keep | None = None,
+) -> nn.Module:
+    """Builds the module that an architecture describes.
+
+    Args:
+        architecture: a teacher's, or a student's.
+        inherit_from: the teacher (or its state_dict), whose weights are sliced to the student's channels; the student is put on
+            its device and in its precision. None: torch's own initialisation, from the global generator.
+        keep: the teacher's channels that a layer's outputs are, by layer name; default: the first ones.
+
+    Raises:
+        WeightsError: `inherit_from` lacks a tensor that the architecture needs.
+        InvalidArchitecture: an operation or function is not known.
+    """
+    state = _state_of(inherit_from)
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    slices = plan(architecture, shapes, keep) if inherit_from is not None else {}
+    like = next((t for t in state.values() if t.is_floating_point()), None)
+    complete = {
+        name: all(part.is_complete(shapes[part.key]) for part in parts.values())
+        for name, parts in slices.items()
+    }
+    root = nn.Module()
+    graph = _wire(architecture, root, complete)
+    if like is not None:
+        root.to(like.device, like.dtype)
+    _load(architecture, root, state, slices)
+    return fx.GraphModule(root, graph, class_name="Network")
+
+
+def num_parameters(module: nn.Module) -> int:
+    """How many numbers the module learns; shared ones count once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def state_keys(layer: Layer) -> dict[str, str]:
+    """Role -> name in the state_dict of a layer's parameters and buffers."""
+    roles = (*layer.param_shapes, *layer.buffer_shapes)
+    return {role: layer.params.get(role, f"{layer.name}.{role}") for role in roles}
+
+
+def module_path(layer: Layer) -> str | None:
+    """Where the standard module of a layer stands: the common prefix of its state; None where no module holds such a state.
+
+    A layer without state stands under its own name.
+    """
+    keys = state_keys(layer)
+    if not keys:
+        return layer.name
+    role, key = next(iter(keys.items()))
+    path = key.removesuffix(f".{role}")
+    return path if path and all(k == f"{path}.{r}" for r, k in keys.items()) else None
+
+
+def _state_of(source: nn.Module | State | None) -> State:
+    from raysearch.models.trace.capture import unwrap
+
+    if source is None:
+        return {}
+    return unwrap(source).state_dict(keep_vars=False) if isinstance(source, nn.Module) else source
+
+
+def _wire(architecture: Architecture, root: nn.Module, complete: Mapping[str, bool]) -> fx.Graph:
+    """Adds the modules to `root` and returns the graph that calls them."""
+    graph = fx.Graph()
+    values: dict[str, fx.Node] = {}
+    sums: dict[tuple[str, ...], fx.Node] = {}
+    made: dict[str, Call] = {}
+    for layer in architecture.layers:
+        if layer.op == "input":
+            values[layer.name] = graph.placeholder("images")
+            continue
+        slots = []
+        for slot in layer.inputs:
+            if slot not in sums:
+                sums[slot] = _sum(graph, [values[name] for name in slot])
+            slots.append(sums[slot])
+        values[layer.name] = _call(graph, layer, slots, root, made, complete.get(layer.name, False))
+    graph.output(values[architecture.output])
+    return graph
+
+
+def _sum(graph: fx.Graph, terms: list[fx.Node]) -> fx.Node:
+    return reduce(lambda a, b: graph.call_function(torch.add, (a, b)), terms)
+
+
+def _call(
+    graph: fx.Graph,
+    layer: Layer,
+    slots: list[fx.Node],
+    root: nn.Module,
+    made: dict[str, Call],
+    inherited: bool,
+) -> fx.Node:
+    if layer.op == "identity":
+        return slots[0]
+    if layer.op == "add":
+        return _sum(graph, slots)
+    call = module_call(layer)
+    if call is None:
+        call = function_call(layer)
+        tensors = (tuple(slots),) if call.packed else tuple(slots)
+        return graph.call_function(call.resolve(), (*tensors, *call.args), dict(call.kwargs))
+    path = module_path(layer)
+    if path is not None and made.get(path, call) == call:
+        if path not in made:
+            _place(root, path, _construct(call, inherited))
+            made[path] = call
+        return graph.call_module(path, (slots[0],))
+    return _functional(graph, layer, slots[0], root, call)
+
+
+def _functional(
+    graph: fx.Graph, layer: Layer, images: fx.Node, root: nn.Module, call: Call
+) -> fx.Node:
+    """A layer whose weights no standard module holds: shared in part, or a plain parameter of the teacher's own module."""
+    fresh = _construct(call, inherited=False)
+    for role, key in state_keys(layer).items():
+        if not _has(root, key):
+            _place(root, key, getattr(fresh, role))
+    function = weighted_call(layer)
+    keys = state_keys(layer)
+    weights = [graph.get_attr(keys[role]) if role in keys else None for role in ("weight", "bias")]
+    return graph.call_function(function.resolve(), (images, *weights, *function.args))
+
+
+def _construct(call: Call, inherited: bool) -> nn.Module:
+    """Makes a module; one that inherits all its weights is not initialised and draws no random numbers."""
+    kind = call.resolve()
+    if not inherited:
+        return kind(*call.args, **call.kwargs)
+    module = _uninitialised(kind)(*call.args, **call.kwargs)
+    module.__class__ = kind  # type: ignore[assignment]  # the class that it derives from
+    return module
+
+
+@cache
+def _uninitialised(kind: type[nn.Module]) -> type[nn.Module]:
+    """A module class without initialisation: `nn.utils.skip_init` takes longer than initialising a small layer does."""
+    return type(kind.__name__, (kind,), {"reset_parameters": lambda _: None})
+
+
+def _has(root: nn.Module, path: str) -> bool:
+    value: object = root
+    for part in path.split("."):
+        value = getattr(value, part, None)
+    return value is not None
+
+
+def _place(root: nn.Module, path: str, value: nn.Module | torch.Tensor) -> None:
+    """Sets a module or parameter at a dotted path; what is missing on the way is made."""
+    *parents, last = path.split(".")
+    owner = root
+    for part in parents:
+        if part not in owner._modules:
+            owner.add_module(part, nn.Module())
+        owner = owner.get_submodule(part)
+    former = owner._modules.get(last)
+    if former is not None and isinstance(value, nn.Module):  # keeps what already stands below it
+        for name, child in {**former._modules, **former._parameters}.items():
+            if not hasattr(value, name):
+                setattr(value, name, child)
+    setattr(owner, last, value)
+
+
+@torch.no_grad()
+def _load(
+    architecture: Architecture,
+    root: nn.Module,
+    state: State,
+    slices: Mapping[str, Mapping[str, Slice]],
+) -> None:
+    if not slices:
+        return
+    ours = root.state_dict()
+    for layer in architecture.layers:
+        keys = state_keys(layer) if OPS[layer.op].params or OPS[layer.op].buffers else {}
+        for role, part in slices.get(layer.name, {}).items():
+            part.copy_to(ours[keys[role]], state[part.key].detach())

@@ -1,0 +1,260 @@
+"""How a layer is computed: the torch call that stands for each canonical operation.
+
+One table serves both `build.py`, which evaluates the calls, and `source.py`, which prints them, so that a module and its
+generated source cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from raysearch.architecture.graph import Layer
+from raysearch.errors import InvalidArchitecture
+
+UNARY: Mapping[str, str] = {
+    "relu": "F.relu",
+    "relu6": "F.relu6",
+    "hardtanh": "F.hardtanh",
+    "leaky_relu": "F.leaky_relu",
+    "elu": "F.elu",
+    "celu": "F.celu",
+    "selu": "F.selu",
+    "silu": "F.silu",
+    "gelu": "F.gelu",
+    "mish": "F.mish",
+    "softplus": "F.softplus",
+    "threshold": "F.threshold",
+    "log_sigmoid": "F.logsigmoid",
+    "hardswish": "F.hardswish",
+    "hardsigmoid": "F.hardsigmoid",
+    "sigmoid": "torch.sigmoid",
+    "tanh": "torch.tanh",
+    "exp": "torch.exp",
+    "log": "torch.log",
+    "sqrt": "torch.sqrt",
+    "rsqrt": "torch.rsqrt",
+    "sin": "torch.sin",
+    "cos": "torch.cos",
+    "erf": "torch.erf",
+    "abs": "torch.abs",
+    "neg": "torch.neg",
+    "square": "torch.square",
+    "reciprocal": "torch.reciprocal",
+    "pow": "torch.pow",
+    "clamp": "torch.clamp",
+    "clamp_min": "torch.clamp_min",
+    "clamp_max": "torch.clamp_max",
+    "add": "torch.add",
+    "sub": "torch.sub",
+    "rsub": "torch.rsub",
+    "mul": "torch.mul",
+    "div": "torch.div",
+}
+"""Element-wise functions of one tensor by their ATen name; the arguments after the tensor are ATen's own."""
+
+BINARY: Mapping[str, str] = {
+    "add": "torch.add",
+    "sub": "torch.sub",
+    "mul": "torch.mul",
+    "div": "torch.div",
+    "maximum": "torch.maximum",
+    "minimum": "torch.minimum",
+}
+"""Element-wise functions of two tensors by their ATen name."""
+
+_NAMESPACES: Mapping[str, Any] = {
+    "F": functional,
+    "nn": nn,
+    "operator": operator,
+    "torch": torch,
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call as text: a dotted function and its plain arguments; tensor arguments come before `args`.
+
+    Attributes:
+        function: "nn.Conv2d", "F.relu", "torch.cat", ...
+        args, kwargs: the arguments after the tensors.
+        packed: the tensors are handed over as one tuple.
+    """
+
+    function: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    packed: bool = False
+
+    def resolve(self) -> Callable[..., Any]:
+        """The function itself."""
+        space, _, name = self.function.partition(".")
+        return getattr(_NAMESPACES[space], name)
+
+
+def module_call(layer: Layer) -> Call | None:
+    """The constructor of the module that computes a layer; None where a function does."""
+    maker = _MODULES.get(layer.op)
+    return maker(layer) if maker else None
+
+
+def function_call(layer: Layer) -> Call:
+    """The function that computes a layer without a module of its own.
+
+    Raises:
+        InvalidArchitecture: the operation is not known.
+    """
+    maker = _FUNCTIONS.get(layer.op)
+    if maker is None:
+        raise InvalidArchitecture(f"layer {layer.name!r}: operation {layer.op!r} cannot be built")
+    return maker(layer)
+
+
+def weighted_call(layer: Layer) -> Call:
+    """A convolution or linear map as a function of (input, weight, bias): for weights that no standard module holds."""
+    if layer.op == "linear":
+        return Call("F.linear")
+    a = layer.attrs
+    args = tuple(_flat(a[key]) for key in ("stride", "padding", "dilation"))
+    return Call(f"F.conv{len(a['kernel'])}d", (*args, a["groups"]))
+
+
+def _flat(values: Any) -> Any:
+    """One number where all axes agree, else a tuple."""
+    values = tuple(values)
+    return values[0] if len(set(values)) == 1 else values
+
+
+def _conv(layer: Layer) -> Call:
+    a = layer.attrs
+    kwargs: dict[str, Any] = {"kernel_size": _flat(a["kernel"])}
+    for key, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
+        if _flat(a[key]) != default:
+            kwargs[key] = _flat(a[key])
+    if a["groups"] != 1:
+        kwargs["groups"] = a["groups"]
+    if not a["bias"]:
+        kwargs["bias"] = False
+    return Call(f"nn.Conv{len(a['kernel'])}d", (a["in_channels"], a["out_channels"]), kwargs)
+
+
+def _linear(layer: Layer) -> Call:
+    a = layer.attrs
+    return Call(
+        "nn.Linear", (a["in_features"], a["out_features"]), {} if a["bias"] else {"bias": False}
+    )
+
+
+def _batch_norm(layer: Layer) -> Call:
+    a = layer.attrs
+    kwargs = {
+        key: a[key]
+        for key, default in (("eps", 1e-05), ("momentum", 0.1), ("affine", True))
+        if a[key] != default
+    }
+    return Call(f"nn.BatchNorm{max(1, len(layer.shape) - 1)}d", (a["num_features"],), kwargs)
+
+
+def _dropout(layer: Layer) -> Call:
+    kinds = {
+        "dropout": "nn.Dropout",
+        "feature_dropout": "nn.Dropout2d",
+        "alpha_dropout": "nn.AlphaDropout",
+    }
+    if layer.attrs["fn"] not in kinds:
+        raise InvalidArchitecture(
+            f"layer {layer.name!r}: dropout function {layer.attrs['fn']!r} is not known"
+        )
+    return Call(kinds[layer.attrs["fn"]], (layer.attrs["p"],))
+
+
+def _unary(layer: Layer) -> Call:
+    a = layer.attrs
+    if a["fn"] not in UNARY:
+        raise InvalidArchitecture(f"layer {layer.name!r}: function {a['fn']!r} is not known")
+    return Call(UNARY[a["fn"]], tuple(a["args"]), dict(a["kwargs"]))
+
+
+def _binary(layer: Layer) -> Call:
+    if layer.attrs["fn"] not in BINARY:
+        raise InvalidArchitecture(
+            f"layer {layer.name!r}: function {layer.attrs['fn']!r} is not known"
+        )
+    return Call(BINARY[layer.attrs["fn"]])
+
+
+def _pool(layer: Layer) -> Call:
+    a = layer.attrs
+    kwargs: dict[str, Any] = {}
+    if list(a["stride"]) != list(a["kernel"]):
+        kwargs["stride"] = _flat(a["stride"])
+    if any(a["padding"]):
+        kwargs["padding"] = _flat(a["padding"])
+    if set(a.get("dilation") or [1]) != {1}:
+        kwargs["dilation"] = _flat(a["dilation"])
+    if a.get("ceil_mode"):
+        kwargs["ceil_mode"] = True
+    if a["kind"] == "avg" and not a.get("count_include_pad", True):
+        kwargs["count_include_pad"] = False
+    return Call(f"F.{a['kind']}_pool{len(a['kernel'])}d", (_flat(a["kernel"]),), kwargs)
+
+
+def _adaptive_pool(layer: Layer) -> Call:
+    a = layer.attrs
+    size = tuple(a["output_size"])
+    return Call(f"F.adaptive_{a['kind']}_pool{len(size)}d", (_flat(size),))
+
+
+def _reduce(layer: Layer) -> Call:
+    a = layer.attrs
+    dims = tuple(dim + 1 for dim in a["dims"])
+    kwargs: dict[str, Any] = {"dim": dims[0] if len(dims) == 1 else dims}
+    if a["keepdim"]:
+        kwargs["keepdim"] = True
+    return Call(f"torch.{a['fn']}", kwargs=kwargs)
+
+
+def _concat(layer: Layer) -> Call:
+    return Call("torch.cat", kwargs={"dim": layer.attrs["dim"] + 1}, packed=True)
+
+
+def _pad(layer: Layer) -> Call:
+    a = layer.attrs
+    kwargs: dict[str, Any] = {}
+    if a["mode"] != "constant":
+        kwargs["mode"] = a["mode"]
+    elif a["value"]:
+        kwargs["value"] = a["value"]
+    return Call("F.pad", (tuple(a["pads"]),), kwargs)
+
+
+def _softmax(layer: Layer) -> Call:
+    name = "F.log_softmax" if layer.attrs["log"] else "F.softmax"
+    return Call(name, kwargs={"dim": layer.attrs["dim"] + 1})
+
+
+_MODULES: Mapping[str, Callable[[Layer], Call]] = {
+    "conv": _conv,
+    "linear": _linear,
+    "batch_norm": _batch_norm,
+    "dropout": _dropout,
+}
+
+_FUNCTIONS: Mapping[str, Callable[[Layer], Call]] = {
+    "unary": _unary,
+    "binary": _binary,
+    "add": lambda _: Call("torch.add"),
+    "pool": _pool,
+    "adaptive_pool": _adaptive_pool,
+    "reduce": _reduce,
+    "concat": _concat,
+    "reshape": lambda _: Call("torch.flatten", (1,)),
+    "pad": _pad,
+    "softmax": _softmax,
+}

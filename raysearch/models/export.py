@@ -1,0 +1,81 @@
+"""A finished student on disk: `architecture.json`, `weights.safetensors` and a `model.py` that needs no raysearch."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from raysearch.architecture.graph import Architecture
+from raysearch.errors import WeightsError
+from raysearch.models.build import state_keys
+from raysearch.models.source import model_source
+
+ARCHITECTURE_FILE = "architecture.json"
+WEIGHTS_FILE = "weights.safetensors"
+SOURCE_FILE = "model.py"
+
+
+def export_student(
+    folder: str | Path,
+    architecture: Architecture,
+    module: nn.Module,
+    *,
+    preprocessing: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a student; a file is there complete or not at all.
+
+    Args:
+        folder: is made where missing; files of a former export are replaced.
+        architecture: the student.
+        module: what `build` made of it, trained.
+        preprocessing: `scale`, `mean`, `std` of the network's input (pixel * scale - mean) / std; written into `model.py`.
+
+    Raises:
+        WeightsError: the module's state is not the architecture's.
+    """
+    state = {key: tensor.detach().cpu().clone() for key, tensor in module.state_dict().items()}
+    _check_state(architecture, state)
+    dtype = next((str(t.dtype) for t in state.values() if t.is_floating_point()), "torch.float32")
+    source = model_source(architecture, preprocessing=preprocessing, dtype=dtype)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    contiguous = {key: tensor.contiguous() for key, tensor in state.items()}
+    _write(folder / WEIGHTS_FILE, save(contiguous, metadata={"format": "pt"}))
+    _write(folder / ARCHITECTURE_FILE, architecture.to_json().encode())
+    _write(folder / SOURCE_FILE, source.encode())
+
+
+def _check_state(architecture: Architecture, state: Mapping[str, torch.Tensor]) -> None:
+    expected = {
+        key: ({**layer.param_shapes, **layer.buffer_shapes}[role])
+        for layer in architecture.layers
+        for role, key in state_keys(layer).items()
+    }
+    for key in sorted(expected.keys() ^ state.keys()):
+        where = "module" if key in state else "architecture"
+        raise WeightsError(f"{key!r} is in the {where} only: the module is not this architecture's")
+    for key, shape in expected.items():
+        if tuple(state[key].shape) != tuple(shape):
+            raise WeightsError(
+                f"{key!r} has shape {list(state[key].shape)} in the module and {list(shape)} in the architecture"
+            )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes beside the target and renames, so that no reader sees half a file."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,161 @@
+"""Which weights of the teacher a student's layer takes over: slices by provenance.
+
+A layer's weights are the teacher's, indexed by the provenance of what it reads and of what it writes. A student whose layers keep
+the same channels everywhere computes what the teacher computes with the other channels set to zero after every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from raysearch.architecture.graph import Architecture
+from raysearch.architecture.ops import Shape
+from raysearch.models.provenance import FRESH, Context, Keep, Origin, follow, identity, is_depthwise
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where one tensor of a layer comes from.
+
+    Attributes:
+        key: the name in the teacher's state.
+        rows: [R] the teacher's index of each of our first-axis entries, or `FRESH`; None: all, as it stands.
+        columns: [C], or [R, C] where they differ by row (grouped convolutions), the same for the second axis; None: all.
+    """
+
+    key: str
+    rows: np.ndarray | None = None
+    columns: np.ndarray | None = None
+
+    def copy_to(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        """Overwrites the entries of `target` that the teacher has; the others stay as they are initialised."""
+        if self.rows is None:
+            if target.shape == source.shape:
+                target.copy_(source)
+            return
+        columns = (
+            np.arange(target.shape[1]) if self.columns is None and target.ndim > 1 else self.columns
+        )
+        if target.shape[2:] != source.shape[2:]:
+            return  # another kernel size: nothing to take over
+        if columns is None:
+            _copy_rows(target, source, self.rows)
+        elif columns.ndim == 1 and _is_range(self.rows) and _is_range(columns):
+            rows, width = len(self.rows), len(columns)
+            target.copy_(source[:rows, :width])
+        else:
+            _copy_grid(target, source, self.rows, columns)
+
+    def is_complete(self, source: Shape) -> bool:
+        """Whether every entry comes from the teacher's tensor of shape `source`."""
+        if self.rows is None:
+            return True
+        sides = [(self.rows, source[0])]
+        if self.columns is not None:
+            sides.append((self.columns, source[1]))
+        return all(bool(np.all((index >= 0) & (index < size))) for index, size in sides)
+
+
+def plan(
+    architecture: Architecture, shapes: Mapping[str, Shape], keep: Keep | None = None
+) -> dict[str, dict[str, Slice]]:
+    """The slices of every layer with weights: layer name -> role -> slice.
+
+    Args:
+        architecture: the student (or the teacher itself).
+        shapes: the shapes of the teacher's state by name.
+        keep: the teacher's channels that a layer's outputs are; default: the first ones.
+
+    Raises:
+        WeightsError: the teacher lacks a tensor that the student needs.
+    """
+    return {
+        context.layer.name: _SLICERS[context.layer.op](context, arriving[0], leaving)
+        for context, arriving, leaving in follow(architecture, shapes, keep or {})
+        if context.layer.op in _SLICERS
+    }
+
+
+def _conv_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
+    teacher = context.teacher_shape("weight")
+    groups = context.layer.attrs["groups"]
+    columns = arriving.channels
+    if is_depthwise(context.layer, teacher):
+        columns = np.zeros(1, np.int64)
+    elif groups > 1:
+        columns = _local_columns(arriving, groups, teacher[1], len(leaving.channels))
+    return _with_bias(context, Slice(context.key("weight"), leaving.channels, columns), leaving)
+
+
+def _local_columns(arriving: Origin, groups: int, width: int, rows: int) -> np.ndarray:
+    """[rows, C / groups]: a row of group g reads the channels of its own group, counted within it."""
+    local = arriving.channels.reshape(groups, -1) - np.arange(groups)[:, None] * width
+    local = np.where((local < 0) | (local >= width), FRESH, local)
+    return np.repeat(local, rows // groups, axis=0)
+
+
+def _linear_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
+    attrs = context.layer.attrs
+    if (
+        len(context.layer.shape) > 1
+    ):  # acts on an axis whose provenance is not followed: as it stands
+        leaving, arriving = identity(attrs["out_features"]), identity(attrs["in_features"])
+    weight = Slice(context.key("weight"), leaving.channels, arriving.channels)
+    return _with_bias(context, weight, leaving)
+
+
+def _with_bias(context: Context, weight: Slice, leaving: Origin) -> dict[str, Slice]:
+    slices = {"weight": weight}
+    if context.layer.attrs["bias"]:
+        context.teacher_shape("bias")
+        slices["bias"] = Slice(context.key("bias"), leaving.channels)
+    return slices
+
+
+def _norm_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
+    del arriving
+    slices = {}
+    for role in ("weight", "bias", "running_mean", "running_var"):
+        if role in context.layer.param_shapes or role in context.layer.buffer_shapes:
+            context.teacher_shape(role)
+            slices[role] = Slice(context.key(role), leaving.channels)
+    if context.key("num_batches_tracked") in context.shapes:
+        slices["num_batches_tracked"] = Slice(context.key("num_batches_tracked"))
+    return slices
+
+
+_SLICERS: Mapping[str, Callable[[Context, Origin, Origin], dict[str, Slice]]] = {
+    "conv": _conv_slices,
+    "linear": _linear_slices,
+    "batch_norm": _norm_slices,
+}
+
+
+def _is_range(index: np.ndarray) -> bool:
+    return bool(np.array_equal(index, np.arange(len(index))))
+
+
+def _valid(index: np.ndarray, size: int) -> np.ndarray:
+    return (index >= 0) & (index < size)
+
+
+def _copy_rows(target: torch.Tensor, source: torch.Tensor, rows: np.ndarray) -> None:
+    known = _valid(rows, source.shape[0])
+    ours = torch.from_numpy(np.flatnonzero(known)).to(target.device)
+    theirs = torch.from_numpy(rows[known]).to(source.device)
+    target[ours] = source[theirs].to(target.device, target.dtype)
+
+
+def _copy_grid(
+    target: torch.Tensor, source: torch.Tensor, rows: np.ndarray, columns: np.ndarray
+) -> None:
+    rows_grid, columns_grid = np.broadcast_arrays(rows[:, None], columns)  # [R, C]
+    known = _valid(rows_grid, source.shape[0]) & _valid(columns_grid, source.shape[1])
+    ours = tuple(torch.from_numpy(axis).to(target.device) for axis in np.nonzero(known))
+    theirs = (rows_grid[known], columns_grid[known])
+    taken = source[tuple(torch.from_numpy(axis).to(source.device) for axis in theirs)]
+    target[ours] = taken.to(target.device, target.dtype)

@@ -1,0 +1,210 @@
+"""Teachers by name: built-in networks, torchvision's, and a user's own callable."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from raysearch.errors import ConfigError, DataError
+from raysearch.models.teachers import resnet, vgg
+from raysearch.models.trace.capture import describe, evaluation, example, reason
+from raysearch.models.weights import apply_weights, load_weights
+
+Maker = Callable[[str, int, Sequence[int]], nn.Module]
+
+BUILT_IN: Mapping[str, Maker] = {
+    **dict.fromkeys(resnet.CONFIGURATIONS, resnet.resnet),
+    **dict.fromkeys(vgg.CONFIGURATIONS, vgg.vgg),
+}
+"""Name -> (name, classes, input shape) -> module."""
+
+_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+"""torchvision networks with heads that only training uses: they are left out, from weights files too."""
+
+
+def load_teacher(
+    model: str,
+    *,
+    num_classes: int,
+    input_shape: Sequence[int],
+    weights: str | Path | None = None,
+) -> nn.Module:
+    """Makes a teacher and, where a file is given, loads its weights.
+
+    Args:
+        model: a built-in name, "torchvision:NAME", or "package.module:callable", which is called with `num_classes` and
+            `input_shape` where its signature takes them and returns the module.
+        num_classes: K of the logits [B, K].
+        input_shape: [C, H, W] of the images.
+        weights: a safetensors file or a saved state_dict.
+
+    Raises:
+        ConfigError: the name is unknown, or the callable does not give a module.
+        DataError: the network does not take images of this shape.
+        WeightsError: the file cannot be read or does not fit.
+    """
+    shape = tuple(input_shape)
+    prefix, _, name = model.partition(":")
+    state = load_weights(weights) if weights is not None else None
+    if not name:
+        module = _built_in(model, num_classes, shape)
+    elif prefix == "torchvision":
+        module = _torchvision(name, num_classes, shape)
+        heads = _AUXILIARY.get(name, ())
+        state = state and {k: v for k, v in state.items() if not k.startswith(heads or ("\0",))}
+    elif prefix == "timm":
+        raise ConfigError(
+            f"teacher.model is {model!r}, but timm's networks are not available yet; "
+            "write package.module:callable with a function that returns timm.create_model(...)"
+        )
+    else:
+        module = _own(model, num_classes, shape)
+    if state is not None:
+        apply_weights(module, state, repr(str(weights)))
+    check_forward(module, shape, num_classes)
+    return module
+
+
+def check_forward(module: nn.Module, input_shape: Sequence[int], num_classes: int) -> None:
+    """Runs a batch of two images.
+
+    Raises:
+        DataError: the module does not take such images.
+        ConfigError: it does not return logits [B, num_classes].
+    """
+    shape = tuple(input_shape)
+    try:
+        with evaluation(module):
+            logits = module(example(module, shape, 2))
+    except Exception as error:  # a user's forward may raise anything; it is re-raised as our own
+        raise DataError(
+            f"the teacher does not take images of shape {list(shape)}: {describe(module, error)} raises {reason(error)}; "
+            "set data.resize or data.mode, or choose another teacher.model"
+        ) from error
+    if not isinstance(logits, torch.Tensor):
+        raise ConfigError(
+            f"the teacher returns {type(logits).__name__}, but logits [batch, {num_classes}] are needed; "
+            "wrap it in a module that returns the logits"
+        )
+    if tuple(logits.shape) != (2, num_classes):
+        raise ConfigError(
+            f"the teacher's output has shape {['batch', *logits.shape[1:]] if logits.shape[:1] == (2,) else list(logits.shape)}, "
+            f"but the data have {num_classes} classes; give it {num_classes} outputs"
+        )
+
+
+def _built_in(model: str, num_classes: int, shape: tuple[int, ...]) -> nn.Module:
+    if model not in BUILT_IN:
+        raise ConfigError(
+            f"teacher.model is {model!r}, which is unknown{_suggest(model, BUILT_IN)}; built in are "
+            f"{', '.join(BUILT_IN)}; torchvision:NAME and package.module:callable are understood too"
+        )
+    if len(shape) != 3:
+        raise DataError(
+            f"teacher.model {model} takes images [channels, height, width], but the data's shape is {list(shape)}"
+        )
+    return BUILT_IN[model](model, num_classes, shape)
+
+
+def _torchvision(name: str, num_classes: int, shape: tuple[int, ...]) -> nn.Module:
+    import torchvision
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        raise ConfigError(
+            f"teacher.model is 'torchvision:{name}', which torchvision {torchvision.__version__} does not have"
+            f"{_suggest(name, names)}; torchvision.models.list_models() lists its names"
+        )
+    if shape[:1] != (3,):
+        raise DataError(
+            f"teacher.model 'torchvision:{name}' takes images of 3 channels, but the data have {shape[0] if shape else 0}; "
+            "set data.mode=RGB"
+        )
+    options = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
+    return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
+
+
+def _own(model: str, num_classes: int, shape: tuple[int, ...]) -> nn.Module:
+    make = _import(model)
+    values = {"num_classes": num_classes, "input_shape": shape}
+    accepted = {key: value for key, value in values.items() if key in _accepted(make, values)}
+    try:
+        module = make(**accepted)
+    except Exception as error:  # a user's callable may raise anything; it is re-raised as our own
+        raise ConfigError(
+            f"teacher.model {model!r} raises {reason(error)}; it is called with "
+            f"{', '.join(accepted) if accepted else 'no arguments'}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(
+            f"teacher.model {model!r} returns {type(module).__name__}, but a torch.nn.Module is needed"
+        )
+    return module
+
+
+def _import(model: str) -> Callable[..., Any]:
+    module_name, _, attribute = model.partition(":")
+    try:
+        with _importable_here():
+            value: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        raise ConfigError(
+            f"teacher.model {model!r}: there is no module {missing!r}; run from its folder or install it"
+        ) from error
+    except Exception as error:  # importing runs the user's code; it is re-raised as our own
+        raise ConfigError(
+            f"teacher.model {model!r}: importing {module_name} raises {reason(error)}"
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            raise ConfigError(
+                f"teacher.model {model!r}: {module_name} has no {attribute!r}{_suggest(part, dir(value))}"
+            )
+        value = getattr(value, part)
+    if not callable(value) or isinstance(value, nn.Module):
+        raise ConfigError(
+            f"teacher.model {model!r} is {type(value).__name__}, but a function or class that returns a module is needed"
+        )
+    return value
+
+
+@contextlib.contextmanager
+def _importable_here() -> Iterator[None]:
+    """Makes the current folder importable, as it is for `python -m`."""
+    here = str(Path.cwd())
+    added = here not in sys.path and "" not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)
+
+
+def _accepted(make: Callable[..., Any], names: Mapping[str, Any]) -> set[str]:
+    """Which keyword arguments a callable takes."""
+    try:
+        parameters = inspect.signature(make).parameters
+    except (TypeError, ValueError):  # some built-in callables have no signature
+        return set()
+    kinds = {p.kind for p in parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return set(names)
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {name for name, p in parameters.items() if p.kind in by_name}
+
+
+def _suggest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,262 @@
+"""The captured ATen graph as layers: aliases dropped, writes in place made explicit, dead code removed, everything named."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from raysearch.architecture.graph import Architecture, Layer
+from raysearch.architecture.ops import OPS, Shape
+from raysearch.errors import InvalidArchitecture, UnsupportedTeacher
+from raysearch.models.trace.capture import Capture, is_in_place, module_label
+from raysearch.models.trace.rules import (
+    ALIASES,
+    RULES,
+    SAME_IF_SAME_TYPE,
+    Call,
+    Draft,
+    bind,
+    shape_of,
+)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A layer before it has a name.
+
+    Attributes:
+        draft: what it is.
+        producers: the layers of its slots, by position in the list of all layers; -1 is the input.
+        shape: the output's shape without the batch.
+        path, kind: the module that computed it; `visit` tells the module's calls apart.
+        label: its name where it is not the module's only operation.
+    """
+
+    draft: Draft
+    producers: tuple[int, ...]
+    shape: Shape
+    path: str
+    kind: str
+    visit: str
+    label: str
+
+
+@dataclass
+class _Reading:
+    """The state of one pass over the captured nodes."""
+
+    capture: Capture
+    layers: list[_Found] = field(default_factory=list)
+    holder: dict[fx.Node, int] = field(default_factory=dict)  # the layer whose output a node is
+
+
+def canonicalise(captured: Capture, module: nn.Module, input_shape: Shape) -> Architecture:
+    """Turns a capture into an `Architecture`.
+
+    Raises:
+        UnsupportedTeacher: an operation is not known, or mixes the images of a batch.
+    """
+    reading = _Reading(captured)
+    reading.holder[captured.input] = -1
+    for node in captured.nodes:
+        _read_node(reading, node)
+    if captured.output not in reading.holder:
+        raise UnsupportedTeacher("the teacher's output is not computed from the images")
+    output = reading.holder[captured.output]
+    used = _reachable(reading.layers, output)
+    names = _names([reading.layers[position] for position in used], module)
+    name_of = {-1: names[-1], **dict(zip(used, names, strict=False))}
+    layers = [Layer(names[-1], "input", shape=input_shape)]
+    for position in used:
+        layers.append(_layer(reading, reading.layers[position], name_of[position], name_of, module))
+    return Architecture(input_shape, tuple(layers), name_of[output])
+
+
+def _read_node(reading: _Reading, node: fx.Node) -> None:
+    path, kind, visit = _place(node)
+    where = module_label(path, kind)
+    if node.target is operator.getitem and node.args[0] in reading.holder:
+        if node.args[1] == 0:
+            reading.holder[node] = reading.holder[node.args[0]]  # type: ignore[index]
+        return  # a further output that something reads is refused at its reader
+    if not isinstance(node.target, torch._ops.OpOverload):
+        if isinstance(node.meta.get("val"), torch.Tensor):
+            raise UnsupportedTeacher(f"{where}: operation {node.target} is not supported")
+        return  # arithmetic with sizes
+    call = bind(node, where)
+    tensors = [n for n in node.all_input_nodes if n in reading.holder]
+    if not tensors:
+        return  # sizes, constants: refused where something reads them as a tensor
+    if call.name in ALIASES or _is_alias(call, tensors[0]):
+        reading.holder[node] = reading.holder[tensors[0]]
+        return
+    if call.name not in RULES:
+        if isinstance(node.meta.get("val"), (torch.Tensor, list, tuple)) or node.users:
+            _refuse_unknown(call)
+        return
+    _append(reading, call, path, kind, visit)
+
+
+def _refuse_unknown(call: Call) -> None:
+    if call.name in ("sym_size", "sym_numel", "_assert_tensor_metadata", "_assert_scalar"):
+        return
+    raise call.refuse("is not supported yet")
+
+
+def _append(reading: _Reading, call: Call, path: str, kind: str, visit: str) -> None:
+    draft = RULES[call.name](call)
+    for tensor in draft.inputs:
+        if tensor not in reading.holder:
+            state = reading.capture.states.get(tensor)
+            what = f"the parameter or buffer {state!r}" if state else f"{tensor.target}"
+            raise call.refuse(f"computes with {what} directly, which is not supported yet")
+    for role, tensor in draft.params.items():
+        if tensor not in reading.capture.states:
+            raise call.refuse(
+                f"has a {role} that is computed from other parameters, which is not supported yet"
+            )
+    producers = tuple(reading.holder[tensor] for tensor in draft.inputs)
+    shape = _checked_shape(reading, call, draft)
+    reading.layers.append(_Found(draft, producers, shape, path, kind, visit, call.name))
+    position = len(reading.layers) - 1
+    if is_in_place(call.node):  # whoever reads the overwritten tensor later reads the result
+        for node, held in reading.holder.items():
+            if held == producers[0]:
+                reading.holder[node] = position
+    reading.holder[call.node] = position
+
+
+def _checked_shape(reading: _Reading, call: Call, draft: Draft) -> Shape:
+    """The shape that the capture found; our own rule must agree."""
+    value: Any = call.node.meta.get("val")
+    if isinstance(value, (tuple, list)):
+        value = value[0]
+    if value is None:  # several outputs: the first is read through getitem
+        value = next(user.meta["val"] for user in call.node.users if user.args[1] == 0)
+    batch = reading.capture.input.meta["val"].shape[0]
+    if str(value.shape[0] if len(value.shape) else None) != str(batch):
+        raise call.refuse("moves values across the batch axis")
+    shape = tuple(int(size) for size in value.shape[1:])
+    shapes = [tuple(int(size) for size in shape_of(n)[1:]) for n in _tensors(draft.inputs)]
+    try:
+        expected = OPS[draft.op].out_shape(draft.attrs, shapes)
+    except InvalidArchitecture as error:
+        raise call.refuse(f"is not supported here: {error}") from error
+    if expected != shape:
+        raise call.refuse(f"gives {list(shape)} where {list(expected)} was expected")
+    return shape
+
+
+def _tensors(nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    """Nodes whose own value is a tensor: the first output of those that have several."""
+    return [
+        node
+        if isinstance(node.meta.get("val"), torch.Tensor)
+        else next(user for user in node.users if user.args[1] == 0)
+        for node in nodes
+    ]
+
+
+def _is_alias(call: Call, tensor: fx.Node) -> bool:
+    before, after = tensor.meta.get("val"), call.node.meta.get("val")
+    if call.name not in SAME_IF_SAME_TYPE or before is None or after is None:
+        return False
+    if before.dtype != after.dtype:
+        raise call.refuse(f"changes the precision from {before.dtype} to {after.dtype}")
+    return str(tuple(before.shape)) == str(tuple(after.shape))
+
+
+def _place(node: fx.Node) -> tuple[str, str, str]:
+    """The module that computed a node: its path, its class, and a key that differs from call to call."""
+    stack = node.meta.get("nn_module_stack") or {}
+    if not stack:
+        return "", "the teacher", ""
+    visit, (path, kind) = list(stack.items())[-1]
+    name = kind if isinstance(kind, str) else kind.__name__
+    return path, name.rpartition(".")[2], visit
+
+
+def _reachable(layers: Sequence[_Found], output: int) -> list[int]:
+    """The positions of the layers that the output depends on, in order."""
+    needed: set[int] = set()
+    waiting = [output]
+    while waiting:
+        position = waiting.pop()
+        if position >= 0 and position not in needed:
+            needed.add(position)
+            waiting.extend(layers[position].producers)
+    return sorted(needed)
+
+
+def _names(layers: Sequence[_Found], module: nn.Module) -> list[str]:
+    """Unique, stable names, the input's last: a module's path where it has one main operation, else path.operation.
+
+    A module that is called again gets "_1", "_2", ... behind its path.
+    """
+    paths = {path for path, _ in module.named_modules()} - {""}
+    counts = Counter((layer.path, layer.visit) for layer in layers)
+    mains = Counter((layer.path, layer.visit) for layer in layers if layer.draft.params)
+    taken: set[str] = set()
+    names = []
+    for layer in layers:
+        key = (layer.path, layer.visit)
+        leaf = not any(path.startswith(f"{layer.path}.") for path in paths)
+        main = mains[key] == 1 and bool(layer.draft.params)
+        alone = counts[key] == 1 and leaf
+        if layer.path and (main or alone):
+            names.append(_unique(layer.path, taken, paths - {layer.path}))
+        else:
+            name = f"{layer.path}.{layer.label}" if layer.path else layer.label
+            names.append(_unique(name, taken, paths))
+        taken.add(names[-1])
+    return [*names, _unique("input", taken, paths)]
+
+
+def _unique(name: str, taken: set[str], reserved: set[str]) -> str:
+    candidate, count = name, 0
+    while candidate in taken or candidate in reserved:
+        count += 1
+        candidate = f"{name}_{count}"
+    return candidate
+
+
+def _layer(
+    reading: _Reading, found: _Found, name: str, name_of: dict[int, str], module: nn.Module
+) -> Layer:
+    states = reading.capture.states
+    params = {role: states[node] for role, node in found.draft.params.items()}
+    trainable = OPS[found.draft.op].params(found.draft.attrs)
+    for role in trainable:
+        if params[role] not in reading.capture.parameters:
+            raise UnsupportedTeacher(
+                f"{module_label(found.path, found.kind)}: its {role} {params[role]!r} is a buffer, not a parameter, "
+                "which is not supported yet"
+            )
+    attrs = dict(found.draft.attrs)
+    if found.draft.op == "batch_norm":
+        params, attrs = _batch_norm_state(found, params, attrs, module)
+    inputs = tuple((name_of[producer],) for producer in found.producers)
+    return Layer(name, found.draft.op, inputs, attrs, found.shape, params)
+
+
+def _batch_norm_state(
+    found: _Found, params: dict[str, str], attrs: dict[str, Any], module: nn.Module
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Adds the batch counter, which evaluation does not read, and the momentum that only training knows."""
+    owner = params["running_mean"].rpartition(".")[0]
+    counter = f"{owner}.num_batches_tracked"
+    norm = module.get_submodule(owner)
+    if any(key != f"{owner}.{role}" for role, key in params.items()) or not hasattr(
+        norm, "num_batches_tracked"
+    ):
+        raise UnsupportedTeacher(
+            f"{module_label(found.path, found.kind)}: a batch norm outside torch's own modules is not supported yet"
+        )
+    momentum = getattr(norm, "momentum", attrs["momentum"])
+    return {**params, "num_batches_tracked": counter}, {**attrs, "momentum": momentum}

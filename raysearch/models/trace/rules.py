@@ -1,0 +1,322 @@
+"""What each ATen operation becomes: one rule a canonical operation of `raysearch.architecture.ops`.
+
+A rule reads the arguments of a node by the names of ATen's own schema and returns what the layer is; `canonicalise.py` finds the
+producers. A new operation is a row in `RULES`; what has no row is refused there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from raysearch.errors import UnsupportedTeacher
+from raysearch.models.calls import BINARY, UNARY
+
+
+@dataclass(frozen=True)
+class Call:
+    """One ATen call.
+
+    Attributes:
+        node: the call in the captured graph.
+        name: ATen's base name without the in-place mark ("relu").
+        args: argument name -> value as the schema has it, defaults filled in; tensors are nodes.
+        where: the module, as messages name it.
+    """
+
+    node: fx.Node
+    name: str
+    args: Mapping[str, Any]
+    where: str
+
+    def refuse(self, why: str) -> UnsupportedTeacher:
+        """The error that names the module, the operation and the reason."""
+        return UnsupportedTeacher(f"{self.where}: operation {self.node.target} {why}")
+
+    def rank(self, argument: str) -> int:
+        """Axes of a tensor argument, the batch included."""
+        return len(shape_of(self.args[argument]))
+
+    def axis(self, argument: str, dim: int) -> int:
+        """An axis counted from the first after the batch."""
+        rank = self.rank(argument)
+        axis = dim % max(rank, 1) - 1
+        if axis < 0:
+            raise self.refuse(
+                "acts on the batch axis, so the images of a batch are not independent"
+            )
+        return axis
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a call is as a layer.
+
+    Attributes:
+        op, attrs: as in `Layer`.
+        inputs: one node a slot.
+        params: role -> the node that holds it.
+    """
+
+    op: str
+    inputs: tuple[fx.Node, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, fx.Node] = field(default_factory=dict)
+
+
+Rule = Callable[[Call], Draft]
+
+
+def shape_of(node: fx.Node) -> tuple[Any, ...]:
+    """The shape of a node's tensor, the batch included (a symbol)."""
+    return tuple(node.meta["val"].shape)
+
+
+def bind(node: fx.Node, where: str) -> Call:
+    """Reads a node's arguments by the names of its schema."""
+    target = node.target
+    assert isinstance(target, torch._ops.OpOverload)
+    values: dict[str, Any] = {}
+    for position, argument in enumerate(target._schema.arguments):
+        if position < len(node.args):
+            value = node.args[position]
+        elif argument.name in node.kwargs:
+            value = node.kwargs[argument.name]
+        else:
+            value = argument.default_value if argument.has_default_value() else None
+        values[argument.name] = value
+    packet = target._schema.name.removeprefix("aten::")
+    return Call(node, packet.removesuffix("_"), values, where)
+
+
+def _weights(call: Call, *roles: str) -> dict[str, fx.Node]:
+    return {role: call.args[role] for role in roles if call.args.get(role) is not None}
+
+
+def _spread(values: Any, rank: int) -> list[int]:
+    """ATen allows one number for all axes."""
+    values = [values] if isinstance(values, int) else list(values)
+    return values * rank if len(values) == 1 else values
+
+
+def _conv(call: Call) -> Draft:
+    weight = tuple(call.args["weight"].meta["val"].shape)
+    rank = len(weight) - 2
+    if call.rank("input") != rank + 2:
+        raise call.refuse("is given an input without a batch axis")
+    attrs: dict[str, Any] = {
+        "in_channels": weight[1] * call.args["groups"],
+        "out_channels": weight[0],
+        "kernel": list(weight[2:]),
+        "stride": _spread(call.args["stride"], rank),
+        "dilation": _spread(call.args["dilation"], rank),
+        "groups": call.args["groups"],
+        "bias": call.args["bias"] is not None,
+    }
+    padding = call.args["padding"]
+    if padding == "same":
+        padding = _same_padding(call, attrs)
+    attrs["padding"] = [0] * rank if padding == "valid" else _spread(padding, rank)
+    return Draft("conv", (call.args["input"],), attrs, _weights(call, "weight", "bias"))
+
+
+def _same_padding(call: Call, attrs: Mapping[str, Any]) -> list[int]:
+    total = [d * (k - 1) for d, k in zip(attrs["dilation"], attrs["kernel"], strict=True)]
+    if any(pad % 2 for pad in total):
+        raise call.refuse("pads its two sides differently ('same' with an even kernel)")
+    return [pad // 2 for pad in total]
+
+
+def _linear(call: Call) -> Draft:
+    out_features, in_features = call.args["weight"].meta["val"].shape
+    attrs = {
+        "in_features": in_features,
+        "out_features": out_features,
+        "bias": call.args["bias"] is not None,
+    }
+    return Draft("linear", (call.args["input"],), attrs, _weights(call, "weight", "bias"))
+
+
+def _batch_norm(call: Call) -> Draft:
+    if call.args["training"] or call.args["running_mean"] is None:
+        raise call.refuse(
+            "normalises by the batch even in evaluation, so its images are not independent"
+        )
+    attrs = {
+        "num_features": shape_of(call.args["input"])[1],
+        "eps": call.args["eps"],
+        "momentum": call.args["momentum"],
+        "affine": call.args["weight"] is not None,
+    }
+    if attrs["affine"] is not (call.args["bias"] is not None):
+        raise call.refuse("has only one of weight and bias")
+    roles = ("weight", "bias", "running_mean", "running_var")
+    return Draft("batch_norm", (call.args["input"],), attrs, _weights(call, *roles))
+
+
+def _first_tensor(call: Call) -> str:
+    return "self" if "self" in call.args else "input"
+
+
+def _pointwise(call: Call) -> Draft:
+    """One tensor and numbers, or two tensors (`add`, `mul`, ...)."""
+    first = _first_tensor(call)
+    others = {key: value for key, value in call.args.items() if key != first}
+    if isinstance(others.get("other"), fx.Node):
+        return _two_tensors(call, others)
+    if any(isinstance(value, fx.Node) for value in others.values()):
+        raise call.refuse("computes with a number that is taken from data or from the batch size")
+    if call.name not in UNARY:
+        raise call.refuse("is not supported with a number")
+    args, kwargs = _plain_arguments(call, first)
+    return Draft("unary", (call.args[first],), {"fn": call.name, "args": args, "kwargs": kwargs})
+
+
+def _two_tensors(call: Call, others: Mapping[str, Any]) -> Draft:
+    if others.get("alpha", 1) != 1 or others.get("rounding_mode") is not None:
+        raise call.refuse("is not supported with alpha or rounding_mode")
+    inputs = (call.args["self"], others["other"])
+    if call.name == "rsub":
+        return Draft("binary", inputs[::-1], {"fn": "sub"})
+    if call.name == "add":
+        return Draft("add", inputs)
+    if call.name not in BINARY:
+        raise call.refuse("of two tensors is not supported")
+    return Draft("binary", inputs, {"fn": call.name})
+
+
+def _plain_arguments(call: Call, first: str) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments as they were written, without the tensor; ATen's keyword-only ones by name."""
+    target: Any = call.node.target
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for argument in target._schema.arguments:
+        value = call.args[argument.name]
+        if argument.name == first:
+            continue
+        if argument.kwarg_only:
+            if value != argument.default_value:
+                kwargs[argument.name] = value
+        else:
+            args.append(value)
+    while args and _is_default(target, len(args) + len(kwargs), args[-1]):
+        args.pop()
+    if call.name == "elu" and args[1:]:
+        raise call.refuse("is supported with alpha only")
+    return args, kwargs
+
+
+def _is_default(target: Any, position: int, value: Any) -> bool:
+    argument = target._schema.arguments[position]
+    return argument.has_default_value() and argument.default_value == value
+
+
+def _dropout(call: Call) -> Draft:
+    attrs = {"fn": call.name, "p": call.args["p"]}
+    return Draft("dropout", (call.args[_first_tensor(call)],), attrs)
+
+
+def _pool(call: Call) -> Draft:
+    kind, rank = call.name[:3], int(call.name[8])
+    if call.args.get("divisor_override") is not None:
+        raise call.refuse("is not supported with divisor_override")
+    kernel = _spread(call.args["kernel_size"], rank)
+    attrs: dict[str, Any] = {
+        "kind": kind,
+        "kernel": kernel,
+        "stride": _spread(call.args["stride"] or kernel, rank),
+        "padding": _spread(call.args["padding"], rank),
+        "dilation": _spread(call.args.get("dilation") or 1, rank),
+        "ceil_mode": call.args["ceil_mode"],
+        "count_include_pad": call.args.get("count_include_pad", True),
+    }
+    return Draft("pool", (call.args[_first_tensor(call)],), attrs)
+
+
+def _adaptive_pool(call: Call) -> Draft:
+    size = _spread(call.args["output_size"], int(call.name[-2]))
+    attrs = {"kind": call.name[9:12], "output_size": size}
+    return Draft("adaptive_pool", (call.args["self"],), attrs)
+
+
+def _reduce(call: Call) -> Draft:
+    dims = call.args.get("dim")
+    if not dims and dims != 0:
+        raise call.refuse("acts on the batch axis, so the images of a batch are not independent")
+    if call.args.get("dtype") is not None:
+        raise call.refuse("changes the precision")
+    axes = sorted(call.axis("self", dim) for dim in ([dims] if isinstance(dims, int) else dims))
+    attrs = {"fn": call.name, "dims": axes, "keepdim": call.args["keepdim"]}
+    return Draft("reduce", (call.args["self"],), attrs)
+
+
+def _concat(call: Call) -> Draft:
+    parts = tuple(call.args["tensors"])
+    rank = len(shape_of(parts[0]))
+    dim = call.args["dim"] % rank - 1
+    if dim < 0:
+        raise call.refuse("acts on the batch axis, so the images of a batch are not independent")
+    return Draft("concat", parts, {"dim": dim})
+
+
+def _reshape(call: Call) -> Draft:
+    """Every reshape is judged by its shapes: only [B, C, *S] -> [B, C * prod(S)] has a meaning for channels."""
+    before, after = shape_of(call.args["self"]), shape_of(call.node)
+    if len(after) != 2 or str(before[0]) != str(after[0]):
+        raise call.refuse(f"from {_text(before)} to {_text(after)} is not a flattening")
+    return Draft("reshape", (call.args["self"],), {"mode": "flatten"})
+
+
+def _text(shape: tuple[Any, ...]) -> str:
+    return f"[{', '.join(['batch', *(str(size) for size in shape[1:])])}]"
+
+
+def _pad(call: Call) -> Draft:
+    pads = list(call.args["pad"])
+    if len(pads) // 2 >= call.rank("self"):
+        raise call.refuse("acts on the batch axis, so the images of a batch are not independent")
+    attrs = {
+        "pads": pads,
+        "mode": call.args.get("mode", "constant"),
+        "value": float(call.args.get("value") or 0.0),
+    }
+    return Draft("pad", (call.args["self"],), attrs)
+
+
+def _softmax(call: Call) -> Draft:
+    if call.args.get("dtype") is not None:
+        raise call.refuse("changes the precision")
+    attrs = {"dim": call.axis("self", call.args["dim"]), "log": call.name == "log_softmax"}
+    return Draft("softmax", (call.args["self"],), attrs)
+
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv),
+    "linear": _linear,
+    "batch_norm": _batch_norm,
+    **dict.fromkeys((*UNARY, *BINARY), _pointwise),
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), _dropout),
+    **{f"{kind}_pool{rank}d": _pool for kind in ("max", "avg") for rank in (1, 2, 3)},
+    **{f"max_pool{rank}d_with_indices": _pool for rank in (1, 2, 3)},
+    **{
+        f"adaptive_{kind}_pool{rank}d": _adaptive_pool
+        for kind in ("max", "avg")
+        for rank in (1, 2, 3)
+    },
+    **dict.fromkeys(("mean", "sum", "amax"), _reduce),
+    **dict.fromkeys(("cat", "concat"), _concat),
+    **dict.fromkeys(("flatten", "view", "reshape", "squeeze", "unsqueeze"), _reshape),
+    **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
+    **dict.fromkeys(("softmax", "log_softmax"), _softmax),
+}
+"""ATen base name -> rule."""
+
+ALIASES = frozenset({"contiguous", "detach", "alias", "clone", "lift_fresh", "lift_fresh_copy"})
+"""Operations whose result is their first argument."""
+
+SAME_IF_SAME_TYPE = frozenset({"to", "_to_copy", "type_as", "float", "view", "reshape", "flatten"})
+"""Operations whose result is their first argument where neither shape nor precision changes."""

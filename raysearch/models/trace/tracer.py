@@ -1,0 +1,82 @@
+"""A teacher as an `Architecture`: captured, canonicalised, and proved on numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from raysearch.architecture.graph import Architecture
+from raysearch.errors import TraceError, UnsupportedTeacher
+from raysearch.models.build import build
+from raysearch.models.trace.canonicalise import canonicalise
+from raysearch.models.trace.capture import capture, evaluation, example, select, unwrap
+
+_CHECKED_BATCHES = (2, 5)
+
+
+def trace(
+    module: nn.Module, input_shape: Sequence[int], *, output_index: int | str | None = None
+) -> Architecture:
+    """Captures a teacher as it computes in evaluation mode.
+
+    The module is left as it was: weights, buffers and every training flag. What evaluation does not show is not captured:
+    stochastic depth is gone, dropout stays.
+
+    Args:
+        module: the teacher; takes one tensor [B, *input_shape] and returns logits [B, K].
+        input_shape: the shape of one input, without the batch.
+        output_index: which output holds the logits where the teacher returns a tuple, list or dict.
+
+    Raises:
+        TraceError: the teacher rejects the input, has several outputs, or returns no tensor.
+        UnsupportedTeacher: control flow on data, the batch size in the code, an unknown operation, or a captured graph that
+            does not give the teacher's logits.
+    """
+    shape = tuple(int(size) for size in input_shape)
+    if not shape or any(size < 1 for size in shape):
+        raise TraceError(f"input_shape is {list(input_shape)}, but positive sizes are needed")
+    teacher = unwrap(module)
+    with evaluation(teacher):
+        captured = capture(teacher, shape, output_index)
+        architecture = canonicalise(captured, teacher, shape)
+        _prove(architecture, teacher, output_index)
+    return architecture
+
+
+def _prove(architecture: Architecture, teacher: nn.Module, output_index: int | str | None) -> None:
+    """The rebuilt network must give the teacher's own logits, bit for bit (on a CPU)."""
+    rebuilt = build(architecture, inherit_from=teacher).eval()
+    for batch in _CHECKED_BATCHES:
+        images = example(teacher, architecture.input_shape, batch)
+        expected = select(
+            teacher(images.clone()), output_index
+        )  # a teacher may write into its input
+        found = rebuilt(images)
+        if not bool(torch.isfinite(expected).all()):
+            raise TraceError(
+                f"{type(teacher).__name__} gives logits that are not finite; check its weights"
+            )
+        same = (
+            torch.equal(found, expected) if images.device.type == "cpu" else _close(found, expected)
+        )
+        if not same:
+            raise UnsupportedTeacher(
+                f"{type(teacher).__name__}: the captured graph does not give the teacher's logits "
+                f"(largest difference {_difference(found, expected)}); it may be random in evaluation, or write into views"
+            )
+
+
+def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Accelerators choose among kernels that round differently."""
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def _difference(found: torch.Tensor, expected: torch.Tensor) -> str:
+    if found.shape != expected.shape:
+        return f"shapes {list(found.shape)} and {list(expected.shape)}"
+    return f"{float((found - expected).abs().max()):.3g}"
+
+
+__all__ = ["trace"]

@@ -1,0 +1,55 @@
+"""Watching a run: what Tune does becomes lines of the progress display."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune import Callback
+
+from raysearch.progress import Progress
+
+
+class ProgressCallback(Callback):
+    """Feeds the terminal's display from Tune's loop, and counts the actors that were started."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.workers: set[tuple[str, int]] = set()
+        self.peak_worker_bytes = 0
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._progress.trial_started(trial.trial_id)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self.workers.add((result.get("node_ip", ""), result.get("pid", 0)))
+        self.peak_worker_bytes = max(self.peak_worker_bytes, result.get("peak_memory_bytes", 0))
+        self._progress.trial_result(
+            trial.trial_id,
+            result["epochs_done"],
+            result["epochs_target"],
+            result["reward"],
+            result["accuracy"],
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        result = trial.last_result or {}
+        stopped = result.get("epochs_done", 0) < result.get("epochs_target", 0)
+        status = result.get("status", "ok")
+        self._progress.trial_finished(
+            trial.trial_id,
+            "stopped" if stopped and status == "ok" else status,
+            result.get("reward"),
+            result.get("accuracy"),
+            result.get("num_params"),
+            compared=trial.config.get("stage") == "search" and not stopped,
+        )
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._progress.trial_finished(trial.trial_id, "failed", compared=False)
+
+    def __getstate__(
+        self,
+    ) -> dict[str, Any]:  # Tune pickles its callbacks; a terminal does not pickle
+        return {}

@@ -1,0 +1,103 @@
+"""The reward of a student, shared by all methods (N2N section 3.3, ESNAC equation 6).
+
+Notation
+    C    compression 1 - #params(student) / #params(teacher), in [0, 1)
+    R_c  C (2 - C)
+    R_a  accuracy of the student / accuracy of the teacher
+    f    R_c R_a
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+ObjectiveName = Literal["f", "naive", "accuracy"]
+
+DEGENERATE_REWARD = -1.0
+"""N2N's reward of a student that is not smaller than its teacher."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is known of one trained student.
+
+    Attributes:
+        accuracy, teacher_accuracy: on the validation part, in [0, 1].
+        loss: validation cross-entropy in nats.
+        num_params, teacher_num_params: trainable parameters.
+    """
+
+    accuracy: float
+    loss: float
+    num_params: int
+    teacher_accuracy: float
+    teacher_num_params: int
+
+    @property
+    def compression(self) -> float:
+        """C = 1 - p / p_t."""
+        return compression(self.num_params, self.teacher_num_params)
+
+
+def compression(num_params: int, teacher_num_params: int) -> float:
+    """C = 1 - p / p_t; negative for a student that is larger than its teacher."""
+    return 1.0 - num_params / teacher_num_params
+
+
+def f_reward(m: Measurement) -> float:
+    """f = C (2 - C) A / A_t; -1 for a student larger than its teacher."""
+    c = m.compression
+    return DEGENERATE_REWARD if c < 0 else c * (2 - c) * m.accuracy / m.teacher_accuracy
+
+
+def naive_reward(m: Measurement) -> float:
+    """C A / A_t (N2N appendix 11.1), offered to reproduce the comparison."""
+    c = m.compression
+    return DEGENERATE_REWARD if c < 0 else c * m.accuracy / m.teacher_accuracy
+
+
+def accuracy_reward(m: Measurement) -> float:
+    """exp(-validation cross-entropy), the geometric mean of the probability given to the right class.
+
+    Inside a hard budget all students have one size, and the accuracy of a short training does not rank them; the cross-entropy does.
+    """
+    return math.exp(-m.loss)
+
+
+REWARDS: dict[ObjectiveName, Callable[[Measurement], float]] = {
+    "f": f_reward,
+    "naive": naive_reward,
+    "accuracy": accuracy_reward,
+}
+
+
+def resolve_objective(objective: str, *, has_budget: bool) -> ObjectiveName:
+    """`auto` is `accuracy` within a budget and f without one."""
+    if objective == "auto":
+        return "accuracy" if has_budget else "f"
+    for name in REWARDS:
+        if name == objective:
+            return name
+    raise ValueError(f"unknown objective {objective!r}")
+
+
+def floor_reward(objective: ObjectiveName) -> float:
+    """The reward of a student that could not be trained: no trained one is below it."""
+    return 0.0 if objective == "accuracy" else DEGENERATE_REWARD
+
+
+def pareto_front(points: Iterable[Sequence[float]]) -> list[int]:
+    """The positions of the points (num_params, accuracy) that no other point beats in both: smaller is better, then higher.
+
+    Of equal points the first stays.
+    """
+    indexed = sorted(enumerate(points), key=lambda item: (item[1][0], -item[1][1], item[0]))
+    front, best = [], -math.inf
+    for position, point in indexed:
+        if point[1] > best:
+            front.append(position)
+            best = point[1]
+    return sorted(front)

@@ -1,0 +1,149 @@
+"""Which students a run trains, and in which order: the stages of a problem, continued from the logs of its folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from raysearch.architecture import SearchSpace
+from raysearch.config import Config
+from raysearch.files import RunFiles
+from raysearch.problem import Problem, space_arguments
+from raysearch.stages import Candidate, FinishStage, ObservationLog, Pipeline, SearchStage, Stage
+from searchers.registry import make_algorithm
+
+RANDOM_SEED_OFFSET = 7919
+"""Keeps the random baseline's stream apart from a search that samples with the run's own seed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The stages by their names (see `raysearch.stages`), and the pipeline that runs them."""
+
+    search: SearchStage
+    finish: FinishStage
+    uniform: FinishStage
+    random: SearchStage | None
+    random_finish: FinishStage | None
+    pipeline: Pipeline
+
+    @property
+    def finalists(self) -> Iterator[tuple[FinishStage, Candidate]]:
+        """Those among whom the best student is chosen: the search's best, and the uniform one."""
+        for stage in (self.finish, self.uniform):
+            for candidate in stage.candidates:
+                yield stage, candidate
+
+    def counts(self) -> dict[str, int]:
+        """The search's evaluations by status."""
+        return dict(Counter(record["status"] for record in self.search.log.records))
+
+
+def make_plan(
+    problem: Problem, files: RunFiles, *, on_change: Callable[[], None], pending: list[str]
+) -> Plan:
+    """The stages of a run.
+
+    Args:
+        problem: the checked run.
+        files: its folder; what its logs hold is not trained again.
+        on_change: called after each proposal and each result.
+        pending: students that were in training when the run was cut.
+    """
+    config, space = problem.config, problem.space
+    finished, asked = ObservationLog(files.finished), set()
+    has_budget = bool(config.limits)
+    scaled = str(space.uniform()) if has_budget else None
+
+    # pure random search is a baseline of the literature: it gets no help
+    first = [scaled] if scaled and config.search.method != "random" else []
+    search = SearchStage(
+        "search",
+        make_algorithm(config.search.method, space, config.run.seed, config.search.options),
+        num_trials=config.search.trials,
+        log=ObservationLog(files.observations),
+        identify=space.architecture_id,
+        first=first,
+    )
+    search.requeue(pending)
+
+    def finishing(
+        name: str,
+        choose: Callable[[], list[Candidate]],
+        ready: Callable[[], bool],
+        expected: int,
+    ) -> FinishStage:
+        return FinishStage(
+            name,
+            choose=choose,
+            ready=ready,
+            log=finished,
+            asked=asked,
+            expected=expected,
+            extra={"epochs_per_step": _epochs_per_step(config)},
+        )
+
+    def uniform_candidates() -> list[Candidate]:
+        edits = scaled or _uniform_of_size(problem, search)
+        return [] if edits is None else [_candidate(space, edits, "uniform", search)]
+
+    def uniform_ready() -> bool:
+        if not has_budget:
+            return search.done
+        return not first or space.architecture_id(first[0]) in search.known
+
+    students = config.finish.students
+    uniform = finishing("uniform", uniform_candidates, uniform_ready, 1)
+    finish = finishing(
+        "finish",
+        lambda: _best(search, "search", students, {c.architecture_id for c in uniform.candidates}),
+        lambda: search.done and uniform_ready(),
+        students,
+    )
+    stages: list[Stage] = [search, finish, uniform]
+    random = random_finish = None
+    if "random" in config.baselines:
+        random = SearchStage(
+            "random",
+            make_algorithm("random", space, config.run.seed + RANDOM_SEED_OFFSET, {}),
+            num_trials=config.search.trials,
+            log=ObservationLog(files.random_observations),
+            identify=space.architecture_id,
+            cache=search.record,
+        )
+        random_finish = finishing(
+            "random_finish",
+            lambda: _best(random, "random", students, set()),
+            lambda: random.done,
+            students,
+        )
+        stages += [random, random_finish]
+    return Plan(search, finish, uniform, random, random_finish, Pipeline(stages, on_change))
+
+
+def _epochs_per_step(config: Config) -> int:
+    """Finalists report about ten times: every report costs Tune's loop some milliseconds."""
+    return max(1, config.finish.epochs // 10)
+
+
+def _candidate(space: SearchSpace, edits: str, origin: str, source: SearchStage) -> Candidate:
+    key = space.architecture_id(edits)
+    return Candidate(edits, key, origin, source.record(key))
+
+
+def _best(source: SearchStage, origin: str, count: int, without: set[str]) -> list[Candidate]:
+    return [
+        Candidate(record["architecture"], record["architecture_id"], origin, record)
+        for record in source.best(count, without=without)
+    ]
+
+
+def _uniform_of_size(problem: Problem, search: SearchStage) -> str | None:
+    """Without a budget: the teacher scaled to the size of the best student, an equal opponent."""
+    best = search.best(1)
+    if not best:
+        return None
+    budget = {"params": int(best[0]["num_params"])}
+    arguments = space_arguments(problem.config)
+    return str(SearchSpace(problem.architecture, **arguments, budget=budget).uniform())

@@ -1,0 +1,218 @@
+"""What a run is about, checked before anything is computed: data, teacher, graph, space, method.
+
+`prepare` raises every error that bad input can cause; after it, only training is left to do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from raysearch.architecture import Architecture, SearchSpace
+from raysearch.cluster import check_local_resources, check_packages
+from raysearch.config import Config
+from raysearch.data import DataSet, from_arrays, load_data
+from raysearch.errors import DataError
+from raysearch.files import RunFiles, read_json
+from raysearch.models import build, check_forward, load_teacher, load_weights, trace
+from raysearch.objective import ObjectiveName, resolve_objective
+from raysearch.schedules import make_scheduler
+from searchers.registry import make_algorithm
+
+if TYPE_CHECKING:
+    from trainables.distillation import DistillationTrainable
+
+ArrayPair = tuple[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A checked run: everything but the training.
+
+    Attributes:
+        config: the resolved configuration.
+        data: the data set, split.
+        teacher: the module, in eval mode.
+        has_weights: the teacher came trained; otherwise it is trained first.
+        architecture: the teacher's graph.
+        space: the students, within the budget.
+        objective: how they are rewarded.
+    """
+
+    config: Config
+    data: DataSet
+    teacher: nn.Module
+    has_weights: bool
+    architecture: Architecture
+    space: SearchSpace
+    objective: ObjectiveName
+
+    def trainable(self) -> type[DistillationTrainable]:
+        """The distillation of these students for anybody's `ray.tune.Tuner` (see `raysearch.teaching.make_trainable`)."""
+        from raysearch.teaching import make_trainable
+
+        return make_trainable(self)
+
+    @property
+    def space_arguments(self) -> dict[str, Any]:
+        """What decides the meaning of an edit string."""
+        return space_arguments(self.config)
+
+
+def space_arguments(config: Config) -> dict[str, Any]:
+    """Keyword arguments of `SearchSpace`, the budget left out."""
+    space = config.space
+    return {
+        "operations": tuple(space.operations),
+        "grouping": space.grouping,
+        "divisor": space.divisor,
+        "min_channels": space.min_channels,
+    }
+
+
+def prepare(
+    config: Config,
+    *,
+    teacher: nn.Module | None = None,
+    data: tuple[ArrayPair, ArrayPair | None] | None = None,
+) -> Problem:
+    """Loads and checks everything that a run needs.
+
+    Args:
+        config: the configuration.
+        teacher: a trained module that takes the place of `teacher.model`.
+        data: ((x_train, y_train), (x_test, y_test) or None) that takes the place of `data.name`.
+
+    Raises:
+        InputError: one sentence that names the field, the value and the remedy.
+    """
+    check_packages()
+    check_local_resources(config)
+    make_scheduler(config.schedule, epochs=config.distill.epochs)
+    data_set = _load_data(config, data)
+    shape = _input_shape(config, data_set)
+    if teacher is None:
+        weights = config.teacher.weights
+        module = load_teacher(
+            config.teacher.model,
+            num_classes=data_set.num_classes,
+            input_shape=shape,
+            weights=Path(weights) if weights else None,
+        )
+        has_weights = weights is not None
+    else:
+        module, has_weights = teacher, True
+    check_forward(module, shape, data_set.num_classes)
+    architecture = trace(module, shape)
+    return _problem(config, data_set, module.eval(), architecture, has_weights=has_weights)
+
+
+def reopen(config: Config, files: RunFiles) -> Problem:
+    """The problem of a run that is continued.
+
+    Needs nothing of what the user handed over in memory: the run's folder holds such data, and the teacher's graph and weights.
+
+    Raises:
+        InputError: as `prepare`; or the data are not those that the run began with.
+    """
+    arrays = _load_arrays(files.arrays) if files.arrays.exists() else None
+    if not files.teacher_card.exists():
+        return prepare(config, data=arrays)
+    check_packages()
+    check_local_resources(config)
+    make_scheduler(config.schedule, epochs=config.distill.epochs)
+    data_set = _load_data(config, arrays)
+    before = read_json(files.data)["hash"]
+    if data_set.hash != before:
+        raise DataError(
+            f"data.name: {config.data.name!r} has changed since the run began (hash {data_set.hash}, then {before}); "
+            "restore the data, or start a new run"
+        )
+    architecture = Architecture.from_json(
+        (files.teacher / "architecture.json").read_text(encoding="utf-8")
+    )
+    weights = load_weights(files.teacher / "weights.safetensors")
+    module = build(architecture, inherit_from=weights).eval()
+    return _problem(config, data_set, module, architecture, has_weights=True)
+
+
+def _problem(
+    config: Config,
+    data: DataSet,
+    module: nn.Module,
+    architecture: Architecture,
+    *,
+    has_weights: bool,
+) -> Problem:
+    space = SearchSpace(architecture, **space_arguments(config), budget=config.limits or None)
+    make_algorithm(config.search.method, space, config.run.seed, config.search.options)
+    objective = resolve_objective(config.objective, has_budget=bool(config.limits))
+    return Problem(config, data, module, has_weights, architecture, space, objective)
+
+
+def _load_data(config: Config, arrays: tuple[ArrayPair, ArrayPair | None] | None) -> DataSet:
+    options = config.data
+    common: dict[str, Any] = {
+        "validation": options.validation,
+        "augment": options.augment,
+        "seed": config.run.seed,
+    }
+    if arrays is not None:
+        return from_arrays(*arrays, mode=options.mode, resize=options.resize, **common)
+    return load_data(
+        options.name, path=options.path, mode=options.mode, resize=options.resize, **common
+    )
+
+
+def _input_shape(config: Config, data: DataSet) -> tuple[int, ...]:
+    asked = config.teacher.input_shape
+    if asked is not None and tuple(asked) != tuple(data.shape):
+        raise DataError(
+            f"teacher.input_shape: {asked}, but images of {data.name!r} are {list(data.shape)}; "
+            "use data.resize or data.mode, or leave teacher.input_shape out"
+        )
+    return tuple(data.shape)
+
+
+def save_arrays(path: Path, data: tuple[ArrayPair, ArrayPair | None]) -> None:
+    """Keeps in-memory data for `reopen`; plain arrays, no pickle."""
+    (x, y), test = data
+    arrays = {"x_train": x, "y_train": y}
+    if test is not None:
+        arrays |= {"x_test": test[0], "y_test": test[1]}
+    np.savez(path, **{name: _as_numpy(value) for name, value in arrays.items()})
+
+
+def _load_arrays(path: Path) -> tuple[ArrayPair, ArrayPair | None]:
+    with np.load(path, allow_pickle=False) as stored:
+        test = (stored["x_test"], stored["y_test"]) if "x_test" in stored else None
+        return (stored["x_train"], stored["y_train"]), test
+
+
+def _as_numpy(value: Any) -> np.ndarray:
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
+def check_teacher_accuracy(accuracy: float, data: DataSet) -> tuple[str, ...]:
+    """Notes on a teacher that is not worth imitating.
+
+    Raises:
+        DataError: it knows nothing at all, so that no student can be measured against it.
+    """
+    if not math.isfinite(accuracy) or accuracy <= 0:
+        raise DataError(
+            f"teacher.weights: the teacher's validation accuracy is {accuracy:.4f}; its classes or its preprocessing "
+            "do not fit the data (input = (pixel * scale - mean) / std, see data.json)"
+        )
+    chance = 1 / data.num_classes
+    if accuracy < 1.5 * chance:
+        return (
+            f"the teacher's validation accuracy is {accuracy:.3f}, hardly above chance ({chance:.3f})",
+        )
+    return ()

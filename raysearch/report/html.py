@@ -1,0 +1,53 @@
+"""`report.html`: one static file about a run, finished or not, that needs nothing from the network.
+
+The same folder gives the same bytes. Every text that comes from the folder is escaped (`markup.element`).
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from raysearch.report.markup import Html, element, join
+from raysearch.report.provenance import effort, provenance
+from raysearch.report.run_folder import RunFolder
+from raysearch.report.sections import figures, headline, layers, results
+
+REPORT_FILE = "report.html"
+SECTIONS = (headline, results, figures, layers, effort, provenance)
+
+
+def write_report(run_folder: Path | str) -> Path:
+    """Writes `report.html` into a run's folder, from the files in it alone.
+
+    Args:
+        run_folder: finished, interrupted or still running.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        RunFolderError: if the folder is not a run's.
+    """
+    run = RunFolder.read(run_folder)
+    path = run.path / REPORT_FILE
+    draft = path.with_suffix(".html.tmp")
+    draft.write_text(render_report(run), encoding="utf-8", errors="replace")
+    os.replace(draft, path)  # a browser never sees half a page
+    return path
+
+
+def render_report(run: RunFolder) -> str:
+    """The page as text."""
+    style = files("raysearch.report").joinpath("style.css").read_text(encoding="utf-8")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", f"{run.name} · raysearch"),
+        element("style", Html(style)),
+    )
+    body = element("body", element("main", [section(run) for section in SECTIONS]))
+    return "<!doctype html>\n" + join(element("html", head, Html("\n"), body, lang="en")) + "\n"

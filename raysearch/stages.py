@@ -1,0 +1,390 @@
+"""The stages of a run: what is trained, in which order, and what is remembered of it.
+
+A run is one Tune experiment. Its searcher is a `Pipeline`: an ask/tell algorithm made of stages, each of which hands out students to
+train as soon as what it depends on is known. There is no barrier between stages: while the last trials of the search are still
+running, the free slots already work on the next stage, and Tune never lets an actor go.
+
+    search --> finish (the best few, trained fully)
+    uniform (the teacher scaled to the budget, trained fully)
+    random --> random_finish (the baseline: the same effort, spent by random search)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal
+
+MAX_DUPLICATES = 100
+"""So many known students in a row, and a search counts as exhausted."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A student that a finishing stage trains fully.
+
+    Attributes:
+        architecture: the string of its edits.
+        architecture_id: its content hash.
+        origin: "search", "uniform" or "random".
+        short: the log record of its short training, where it had one.
+    """
+
+    architecture: str
+    architecture_id: str
+    origin: str
+    short: Mapping[str, Any] | None = None
+
+
+class ObservationLog:
+    """An append-only JSON-lines file of finished evaluations; a torn last line is dropped when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records = _read_lines(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Writes one line, and returns when it is on the disk."""
+        line = json.dumps(record, separators=(",", ":"), allow_nan=False)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.records.append(dict(record))
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with path.open("rb+") as file:
+            file.truncate(len(whole))
+    return [json.loads(line) for line in whole.splitlines() if line.strip()]
+
+
+def to_record(observation: Observation) -> dict[str, Any]:
+    """The line of `observations.jsonl` for an observation."""
+    metrics = {key: value for key, value in observation.metrics.items() if _is_finite(value)}
+    extra = dict(observation.extra)
+    extra.pop("architecture", None)
+    return {
+        "architecture": observation.architecture,
+        "architecture_id": extra.pop("architecture_id", None),
+        "value": observation.value,
+        "status": observation.status,
+        "fidelity": observation.fidelity,
+        "curve": list(observation.curve),
+        **metrics,
+        **_renamed(observation.details),
+        **extra,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _renamed(details: Mapping[str, Any]) -> dict[str, Any]:
+    """The trial's own `status` (ok, invalid, diverged) gives way to the observation's."""
+    renamed = dict(details)
+    if "status" in renamed:
+        renamed["result_status"] = renamed.pop("status")
+    return renamed
+
+
+def from_record(record: Mapping[str, Any]) -> Observation:
+    """The observation that `to_record` wrote."""
+    named = {"architecture", "value", "status", "fidelity", "curve"}
+    rest = {key: value for key, value in record.items() if key not in named}
+    numbers = {
+        key: value
+        for key, value in rest.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return Observation(
+        architecture=record["architecture"],
+        value=record["value"],
+        fidelity=record["fidelity"],
+        status=record["status"],
+        curve=tuple(record["curve"]),
+        metrics=numbers,
+        extra={key: value for key, value in rest.items() if key not in numbers},
+    )
+
+
+def _is_finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")
+
+
+class Stage(Protocol):
+    """One source of students to train.
+
+    `ask` is called from Tune's loop whenever a slot is free and returns None while there is nothing to do; `tell` once for every
+    student that was asked for; `done` says that nothing will ever come again.
+    """
+
+    name: str
+
+    def ask(self) -> Proposal | None: ...
+    def tell(self, observation: Observation) -> None: ...
+    @property
+    def done(self) -> bool: ...
+    @property
+    def num_finished(self) -> int: ...
+    @property
+    def num_total(self) -> int: ...
+
+
+class SearchStage:
+    """An algorithm with a budget of trials, a log, and the run's cache of results.
+
+    Args:
+        name: "search" or "random".
+        algorithm: who proposes.
+        num_trials: evaluations in all, those in the log included.
+        log: finished evaluations; those that it already holds are told to the algorithm, in their order.
+        identify: edits string -> architecture_id.
+        first: edits that are evaluated before the algorithm is asked.
+        cache: architecture_id -> record of a student that another stage evaluated with the same recipe: answered without a trial.
+        extra: goes into the config of every trial of this stage.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        algorithm: Algorithm,
+        *,
+        num_trials: int,
+        log: ObservationLog,
+        identify: Callable[[str], str],
+        first: Sequence[str] = (),
+        cache: Callable[[str], Mapping[str, Any] | None] = lambda architecture_id: None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.algorithm = algorithm
+        self.num_trials = num_trials
+        self.log = log
+        self.exhausted = False
+        self._identify = identify
+        self._cache = cache
+        self._extra = dict(extra or {})
+        self._queue = list(first)
+        self._in_flight: dict[str, Proposal] = {}
+        self._known = {record["architecture_id"] for record in log.records}
+        for record in log.records:
+            algorithm.tell(from_record(record))
+
+    def ask(self) -> Proposal | None:
+        """The next student that must be trained; raises nothing, marks itself exhausted."""
+        duplicates = 0
+        while not self.done and len(self._in_flight) + self.num_finished < self.num_trials:
+            proposal = self._propose()
+            if proposal is None:
+                return None
+            architecture_id = self._identify(proposal.architecture)
+            if architecture_id in self._known or architecture_id in self._in_flight:
+                duplicates += 1
+                self.exhausted = duplicates > MAX_DUPLICATES
+                continue
+            extra = {**proposal.extra, **self._extra, "architecture_id": architecture_id}
+            proposal = Proposal(proposal.architecture, extra)
+            self._in_flight[architecture_id] = proposal
+            record = self._cache(architecture_id)
+            if record is None:
+                return proposal
+            served = from_record(record)
+            self.tell(replace(served, extra={**served.extra, **extra, "cached": True}))
+        return None
+
+    def _propose(self) -> Proposal | None:
+        if self._queue:
+            return Proposal(self._queue.pop(0), {})
+        try:
+            return self.algorithm.ask()
+        except Exhausted:
+            self.exhausted = True
+            return None
+
+    @property
+    def known(self) -> set[str]:
+        """The ids of all students that were evaluated."""
+        return self._known
+
+    def record(self, architecture_id: str) -> Mapping[str, Any] | None:
+        """The log's record of a student."""
+        for record in self.log.records:
+            if record["architecture_id"] == architecture_id:
+                return record
+        return None
+
+    def requeue(self, architectures: Iterable[str]) -> None:
+        """Puts students first that were in training when the run was cut."""
+        self._queue = [*architectures, *self._queue]
+
+    def tell(self, observation: Observation) -> None:
+        """Logs the result and passes it on."""
+        architecture_id = self._identify(observation.architecture)
+        self._in_flight.pop(architecture_id, None)
+        if architecture_id in self._known:
+            return
+        self._known.add(architecture_id)
+        extra = {**observation.extra, "architecture_id": architecture_id}
+        observation = replace(observation, extra=extra)
+        self.log.append(to_record(observation))
+        self.algorithm.tell(observation)
+
+    @property
+    def in_flight(self) -> list[str]:
+        """The students in training."""
+        return [proposal.architecture for proposal in self._in_flight.values()]
+
+    @property
+    def num_finished(self) -> int:
+        return len(self.log.records)
+
+    @property
+    def num_total(self) -> int:
+        return max(self.num_trials, self.num_finished)
+
+    @property
+    def done(self) -> bool:
+        return self.num_finished >= self.num_trials or (self.exhausted and not self._in_flight)
+
+    def best(self, count: int, *, without: Iterable[str] = ()) -> list[Mapping[str, Any]]:
+        """The records of the `count` best fully evaluated students, the best first."""
+        excluded = set(without)
+        full = [
+            record
+            for record in self.log.records
+            if record["status"] == "full" and record["architecture_id"] not in excluded
+        ]
+        return sorted(full, key=lambda record: (-record["value"], record["architecture_id"]))[
+            :count
+        ]
+
+
+class FinishStage:
+    """Trains given students fully, as soon as they are known.
+
+    Args:
+        name: "finish", "uniform" or "random_finish".
+        choose: names the students once `ready`.
+        ready: whether what `choose` needs is there.
+        log: finished trainings of all finishing stages with the run's final recipe; a student in it is not trained again.
+        asked: ids of students that any finishing stage has handed out (one set, shared by all of them).
+        expected: how many students `choose` will name, for the display.
+        extra: goes into the config of every trial of this stage.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        choose: Callable[[], list[Candidate]],
+        ready: Callable[[], bool],
+        log: ObservationLog,
+        asked: set[str],
+        expected: int,
+        extra: Mapping[str, Any],
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._choose = choose
+        self._ready = ready
+        self._expected = expected
+        self._extra = dict(extra)
+        self._candidates: list[Candidate] | None = None
+        self._asked = asked
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The students of this stage; empty before they are known."""
+        if self._candidates is None and self._ready():
+            self._candidates = self._choose()
+        return self._candidates or []
+
+    def record(self, candidate: Candidate) -> Mapping[str, Any] | None:
+        """The log's record of a candidate's full training."""
+        for record in reversed(self.log.records):
+            if record["architecture_id"] == candidate.architecture_id:
+                return record
+        return None
+
+    def ask(self) -> Proposal | None:
+        for candidate in self.candidates:
+            key = candidate.architecture_id
+            if key not in self._asked and self.record(candidate) is None:
+                self._asked.add(key)
+                extra = {**self._extra, "architecture_id": key, "origin": candidate.origin}
+                return Proposal(candidate.architecture, extra)
+        return None
+
+    def tell(self, observation: Observation) -> None:
+        self.log.append(to_record(observation))
+
+    @property
+    def num_finished(self) -> int:
+        return sum(self.record(candidate) is not None for candidate in self.candidates)
+
+    @property
+    def num_total(self) -> int:
+        return len(self._candidates) if self._candidates is not None else self._expected
+
+    @property
+    def done(self) -> bool:
+        return self._ready() and self.num_finished == len(self.candidates)
+
+
+class Pipeline:
+    """Stages in the order of their priority, as one ask/tell algorithm (`searchers.algorithm.Algorithm`)."""
+
+    def __init__(
+        self, stages: Sequence[Stage], on_change: Callable[[], None] = lambda: None
+    ) -> None:
+        self.stages = list(stages)
+        self._on_change = on_change
+
+    def ask(self) -> Proposal | None:
+        """A student of the first stage that has one; None while all stages wait.
+
+        Raises:
+            Exhausted: when every stage is done.
+        """
+        for stage in self.stages:
+            proposal = stage.ask()
+            if proposal is not None:
+                self._on_change()
+                return Proposal(proposal.architecture, {**proposal.extra, "stage": stage.name})
+        if self.done:
+            raise Exhausted
+        return None
+
+    def tell(self, observation: Observation) -> None:
+        """Passes the result on to the stage that asked for it."""
+        name = observation.extra.get("stage", self.stages[0].name)
+        next(stage for stage in self.stages if stage.name == name).tell(observation)
+        self._on_change()
+
+    @property
+    def done(self) -> bool:
+        return all(stage.done for stage in self.stages)
+
+    def __getitem__(self, name: str) -> Stage:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its searcher; stages hold files and displays
+        return {"stages": [], "_on_change": None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: a pipeline is rebuilt from the logs of the run's folder."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to restore (see `state_dict`)."""

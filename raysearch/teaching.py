@@ -1,0 +1,131 @@
+"""What a teacher gives to its students: its weights, its accuracy, and its cached answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raysearch.cluster import TrialResources
+from raysearch.config import Config
+from raysearch.data import distillation_data
+from raysearch.problem import Problem, check_teacher_accuracy
+from trainables.distillation import DistillationContext, DistillationTrainable
+from trainables.teacher import cached_teacher
+from trainables.training import evaluate
+
+FINISHING_STAGES = ("finish", "uniform", "random_finish")
+SEARCHING_STAGES = ("search", "random")
+
+
+def driver_device(config: Config) -> str:
+    """Where the teacher is trained and finished students are evaluated: "cuda" if this machine has it, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() and config.resources.device != "cpu" else "cpu"
+
+
+def evaluate_part(problem: Problem, module: torch.nn.Module, part: str) -> dict[str, float]:
+    """Accuracy and cross-entropy on "train", "validation" or "test"."""
+    split = getattr(problem.data, part)
+    return evaluate(
+        module,
+        split.images,
+        split.labels,
+        problem.data.preprocessing,
+        device=driver_device(problem.config),
+    )
+
+
+def teach(
+    problem: Problem, progress: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """Trains the teacher where it came without weights, and writes its card.
+
+    Args:
+        progress: called after each validation of the training with `epoch, epochs, train_loss, accuracy, loss`.
+
+    Returns:
+        `model, num_params, macs, accuracy, loss` (of the validation part), `weights` ("given", "trained" or "cache"), `notes`.
+
+    Raises:
+        DataError: the teacher knows nothing of these data.
+    """
+    source = "given"
+    if not problem.has_weights:
+        trained = cached_teacher(
+            problem.teacher,
+            problem.data,
+            identity=problem.architecture.id,
+            epochs=problem.config.teacher.epochs,
+            seed=problem.config.run.seed,
+            device=driver_device(problem.config),
+            progress=progress,
+        )
+        source = "cache" if trained["cached"] else "trained"
+    metrics = evaluate_part(problem, problem.teacher, "validation")
+    return {
+        "model": problem.config.teacher.model,
+        "num_params": problem.architecture.num_params,
+        "macs": problem.architecture.macs,
+        "accuracy": metrics["accuracy"],
+        "loss": metrics["loss"],
+        "weights": source,
+        "notes": list(check_teacher_accuracy(metrics["accuracy"], problem.data)),
+    }
+
+
+def make_context(
+    problem: Problem,
+    card: Mapping[str, Any],
+    resources: TrialResources,
+    *,
+    weights_folder: Path | None = None,
+) -> DistillationContext:
+    """Everything that the trials of a problem share.
+
+    Args:
+        card: from `teach`.
+        weights_folder: see `DistillationContext`.
+    """
+    config = problem.config
+    inherit = "fresh" if config.distill.inherit == "none" else "inherit"
+    state = problem.teacher.state_dict()
+    return DistillationContext(
+        teacher=problem.architecture.to_json(),
+        teacher_weights={name: value.cpu().numpy() for name, value in state.items()},
+        space=problem.space_arguments,
+        data=distillation_data(
+            problem.data,
+            problem.teacher,
+            num_views=max(config.distill.views, config.finish.views),
+            seed=config.run.seed,
+            device=driver_device(config),
+        ),
+        recipes={
+            **dict.fromkeys(SEARCHING_STAGES, config.distill.recipe),
+            **dict.fromkeys(FINISHING_STAGES, config.finish.recipe),
+        },
+        init={
+            **dict.fromkeys(SEARCHING_STAGES, inherit),
+            **dict.fromkeys(FINISHING_STAGES, config.finish.init),
+        },
+        objective=problem.objective,
+        teacher_accuracy=card["accuracy"],
+        device=resources.device,
+        threads=max(1, int(resources.cpus)),
+        weights_folder=None if weights_folder is None else str(weights_folder),
+        timeout_s=config.resources.timeout_s,
+        seed=config.run.seed,
+    )
+
+
+def make_trainable(problem: Problem) -> type[DistillationTrainable]:
+    """The distillation of a problem's students as a trainable for anybody's `ray.tune.Tuner`.
+
+    Trains the teacher first where it came without weights. Ray must be running, or is started by Tune.
+    """
+    from raysearch.cluster import plan_resources
+
+    card = teach(problem)
+    return DistillationTrainable.bound(make_context(problem, card, plan_resources(problem.config)))

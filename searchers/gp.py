@@ -1,0 +1,193 @@
+"""Bayesian optimisation with a plain Gaussian process on hand-made features of the students.
+
+The method that every learned surrogate has to beat: Matern-5/2 on `SearchSpace.features`, log expected improvement (Ament et al.,
+"Unexpected Improvements to Expected Improvement for Bayesian Optimization", 2023) over a set of candidates of which one half are
+mutations of the best students and the other half fresh samples.
+
+Where the objective is f = R_c R_a of the papers, parameters and so R_c = C (2 - C) are exact before any training. Then only the
+accuracy ratio R_a is modelled, and the improvement of f follows ("composite").
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raysearch.errors import ConfigError
+from searchers.algorithm import Observation, Proposal, check_int, check_num_edits, check_share
+from searchers.ledger import Ledger, check_version, fresh_draws
+
+if TYPE_CHECKING:
+    from raysearch.architecture import Edits, EditsBatch, SearchSpace
+    from searchers.surrogate import Surrogate
+
+logger = logging.getLogger(__name__)
+
+MIN_FULL = 2
+"""Full observations below which there is nothing to model."""
+
+
+class GPAlgorithm:
+    """Gaussian process and log expected improvement.
+
+    Under a budget the first student is the uniformly scaled teacher; the next ones are random. Only full observations enter the model;
+    early-stopped ones are not comparable with them and are only never proposed again. Outstanding students count at their
+    predicted value. While there are fewer than two full observations, proposals are random.
+
+    Args:
+        space: where the students come from.
+        seed: of the one generator.
+        num_initial: students before the model is used, told ones of any status included.
+        num_candidates: students that the acquisition function is computed for.
+        mutation_share: the share of the candidates that are mutations of good students; the rest are fresh samples.
+        num_parents: how many of the best predicted students are mutated.
+        num_edits: the fewest and the most edits of one mutation.
+        composite: model the accuracy ratio and use the exact compression; None: where the space has no budget and the observed
+            values are f of the observed metrics.
+
+    Attributes:
+        num_fallbacks: proposals that are random because the model failed numerically.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        num_initial: int = 8,
+        num_candidates: int = 1000,
+        mutation_share: float = 0.5,
+        num_parents: int = 10,
+        num_edits: tuple[int, int] | list[int] = (1, 4),
+        composite: bool | None = None,
+    ) -> None:
+        self.space = space
+        self.num_initial = check_int("search.options.num_initial", num_initial, 1)
+        self.num_candidates = check_int("search.options.num_candidates", num_candidates, 2)
+        self.mutation_share = check_share("search.options.mutation_share", mutation_share)
+        self.num_parents = check_int("search.options.num_parents", num_parents, 1)
+        self.num_edits = check_num_edits(num_edits)
+        if composite not in (None, True, False):
+            raise ConfigError(
+                f"search.options.composite must be true, false or null, got {composite!r}"
+            )
+        self.composite = composite
+        self.num_fallbacks = 0
+        self._ledger = Ledger(space)
+        self._rng = np.random.default_rng(seed)
+
+    def warm_up(self) -> None:
+        """Imports BoTorch and fits a toy, which costs seconds the first time in a process."""
+        from searchers.surrogate import Surrogate, one_thread
+
+        with one_thread():
+            x = np.linspace(0, 1, 4)[:, None]
+            Surrogate(x, np.sin(x[:, 0])).log_ei(x, np.ones(4), 0.5)
+
+    def ask(self) -> Proposal | None:
+        ledger = self._ledger
+        if (uniform := ledger.new_uniform()) is not None:
+            return ledger.propose(uniform, origin="uniform")
+        fresh = fresh_draws(self.space, self._rng)
+        full = ledger.full
+        if ledger.num_students < self.num_initial or len(full) < MIN_FULL:
+            return ledger.propose(ledger.draw_new(*fresh), origin="sample")
+        from searchers.surrogate import NUMERICAL_ERRORS
+
+        try:
+            edits = self._best_candidate(full)
+        except NUMERICAL_ERRORS as error:
+            self.num_fallbacks += 1
+            logger.warning("The model failed, the next student is a random one: %s", error)
+            return ledger.propose(ledger.draw_new(*fresh), origin="fallback")
+        if edits is None:  # every candidate is known
+            return ledger.propose(ledger.draw_new(*fresh), origin="sample")
+        return ledger.propose(edits, origin="model")
+
+    def tell(self, observation: Observation) -> None:
+        self._ledger.record(observation)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "ledger": self._ledger.state_dict(),
+            "rng": self._rng.bit_generator.state,
+            "num_fallbacks": self.num_fallbacks,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        check_version(state, 1)
+        self._ledger.load_state_dict(state["ledger"])
+        self._rng.bit_generator.state = state["rng"]
+        self.num_fallbacks = state["num_fallbacks"]
+
+    def _best_candidate(self, full: Sequence[Observation]) -> Edits | None:
+        """The new candidate with the largest expected improvement; None: none of them is new."""
+        from searchers.surrogate import Surrogate, one_thread
+
+        evaluated = self.space.batch(observation.architecture for observation in full)
+        composite = self._is_composite(full)
+        targets = np.array([_ratio(one) if composite else one.value for one in full])  # [n]
+        with one_thread():
+            x = self.space.features(evaluated)  # [n, D]
+            surrogate = Surrogate(x, targets, self.space.feature_blocks.values())
+            predicted = surrogate.predict(x)[0] * self._factor(evaluated, composite)  # [n]
+            candidates = self._candidates(evaluated, predicted)
+            self._believe_pending(surrogate)
+            improvement = surrogate.log_ei(
+                self.space.features(candidates),
+                self._factor(candidates, composite),
+                float(predicted.max()),
+            )
+        order = np.argsort(-improvement, kind="stable")
+        return self._ledger.first_new(candidates[int(index)] for index in order)
+
+    def _candidates(self, evaluated: EditsBatch, predicted: np.ndarray) -> EditsBatch:
+        """Mutations of the best predicted students, then fresh samples."""
+        num_mutated = round(self.mutation_share * self.num_candidates)
+        best = np.argsort(-predicted, kind="stable")[: self.num_parents]
+        parents = evaluated[best[self._rng.integers(len(best), size=num_mutated)]]
+        parts = []
+        if num_mutated:
+            parts.append(self.space.mutate(parents, self._rng, num_edits=self.num_edits))
+        if num_mutated < self.num_candidates:
+            parts.append(self.space.sample(self.num_candidates - num_mutated, self._rng))
+        return type(evaluated).concatenate(parts)
+
+    def _believe_pending(self, surrogate: Surrogate) -> None:
+        if self._ledger.pending:
+            pending = self.space.batch(self._ledger.pending.values())
+            surrogate.believe(self.space.features(pending))
+
+    def _factor(self, batch: EditsBatch, composite: bool) -> np.ndarray:
+        """R_c of each student, or ones: [n]."""
+        if not composite:
+            return np.ones(len(batch))
+        compression = 1 - self.space.num_params(batch) / self.space.teacher.num_params
+        # a student as large as the teacher has R_c = 0; the floor keeps the logarithm finite
+        return np.maximum(compression * (2 - compression), 1e-9)
+
+    def _is_composite(self, full: Sequence[Observation]) -> bool:
+        if self.composite is not None:
+            return self.composite
+        return not self.space.limits and all(_is_f(observation) for observation in full)
+
+
+def _ratio(observation: Observation) -> float:
+    """R_a, the student's accuracy over the teacher's."""
+    return observation.metrics["accuracy"] / observation.metrics["teacher_accuracy"]
+
+
+def _is_f(observation: Observation) -> bool:
+    """Whether the value is f = C (2 - C) A / A_teacher of the metrics."""
+    metrics = observation.metrics
+    if not {"accuracy", "teacher_accuracy", "compression"} <= metrics.keys():
+        return False
+    if metrics["teacher_accuracy"] <= 0 or observation.value is None:
+        return False
+    compression = metrics["compression"]
+    f = compression * (2 - compression) * _ratio(observation)
+    return bool(np.isclose(observation.value, f, rtol=1e-3, atol=1e-6))

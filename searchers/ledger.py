@@ -1,0 +1,160 @@
+"""What an algorithm knows of its students: outstanding ones, outcomes, and which architectures are new."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from searchers.algorithm import Exhausted, Observation, Proposal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from raysearch.architecture import Edits, EditsBatch, SearchSpace
+
+STATE_VERSION = 1
+DRAWS = (8, 64, 512, 2048)
+"""Batch sizes of the attempts to draw a new architecture; after the last one the space counts as exhausted."""
+
+_ID_CACHE_SIZE = 4096
+
+
+def check_version(state: Mapping[str, Any], version: int) -> None:
+    """Refuses a state that another version wrote.
+
+    Raises:
+        ValueError: with both versions.
+    """
+    if state.get("version") != version:
+        raise ValueError(f"state has version {state.get('version')}, expected {version}")
+
+
+def repeat(edits: Edits, size: int) -> EditsBatch:
+    """A batch of `size` copies of one architecture's edits."""
+    from raysearch.architecture import EditsBatch
+
+    return EditsBatch.from_edits([edits] * size)
+
+
+def fresh_draws(
+    space: SearchSpace, rng: np.random.Generator
+) -> tuple[Callable[[int], EditsBatch], Callable[[int], EditsBatch]]:
+    """Generators of new students for `Ledger.draw_new`: samples; then mutated samples, which reach what samples do not (full widths)."""
+
+    def sample(size: int) -> EditsBatch:
+        return space.sample(size, rng)
+
+    def mutated(size: int) -> EditsBatch:
+        return space.mutate(space.sample(size, rng), rng)
+
+    return sample, mutated
+
+
+class Identifier:
+    """The architecture id of an edits' text; the last few thousand are remembered."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self._known: OrderedDict[str, str] = OrderedDict()
+
+    def __call__(self, text: str) -> str:
+        """The id.
+
+        Raises:
+            InvalidArchitecture: the text is not of this space.
+        """
+        if text in self._known:
+            self._known.move_to_end(text)
+            return self._known[text]
+        if len(self._known) >= _ID_CACHE_SIZE:
+            self._known.popitem(last=False)
+        self._known[text] = self.space.apply(text).id
+        return self._known[text]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_known": OrderedDict()}  # cheap to fill again, large to pickle
+
+
+class Ledger:
+    """The books of one search, keyed by architecture id, so that two texts of one network count once.
+
+    Attributes:
+        space: the search space.
+        pending: id -> text of the proposals without an outcome, oldest first.
+        told: id -> outcome, in the order of first telling. A full outcome replaces any other of the same architecture.
+        identify: text -> id.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.pending: dict[str, str] = {}
+        self.told: dict[str, Observation] = {}
+        self.identify = Identifier(space)
+
+    @property
+    def num_students(self) -> int:
+        """Architectures that are pending or have an outcome."""
+        return len(self.pending.keys() | self.told.keys())
+
+    @property
+    def full(self) -> list[Observation]:
+        """The outcomes of full trainings, in the order of first telling."""
+        return [observation for observation in self.told.values() if observation.status == "full"]
+
+    def is_new(self, edits: Edits | str) -> bool:
+        """Neither pending nor told."""
+        identity = self.identify(str(edits))
+        return identity not in self.pending and identity not in self.told
+
+    def first_new(self, candidates: Iterable[Edits]) -> Edits | None:
+        """The first new one of the candidates."""
+        return next((edits for edits in candidates if self.is_new(edits)), None)
+
+    def draw_new(self, *draws: Callable[[int], EditsBatch]) -> Edits:
+        """The first new architecture that one of the generators yields, asked in their order for growing batches.
+
+        Args:
+            draws: batch size -> that many architectures.
+
+        Raises:
+            Exhausted: none of thousands of drawn architectures was new.
+        """
+        for draw in draws:
+            for size in DRAWS:
+                if (edits := self.first_new(draw(size))) is not None:
+                    return edits
+        raise Exhausted
+
+    def new_uniform(self) -> Edits | None:
+        """The uniformly scaled student while it is new; without a budget it is the teacher, which is not worth a trial."""
+        if not self.space.limits:
+            return None
+        return self.first_new([self.space.uniform()])
+
+    def propose(self, edits: Edits | str, **extra: Any) -> Proposal:
+        """Enters the architecture as pending."""
+        text = str(edits)
+        self.pending[self.identify(text)] = text
+        return Proposal(text, extra)
+
+    def record(self, observation: Observation) -> None:
+        """Enters an outcome and clears the pending entry, if there is one."""
+        identity = self.identify(observation.architecture)
+        self.pending.pop(identity, None)
+        known = self.told.get(identity)
+        if known is None or known.status != "full" or observation.status == "full":
+            self.told[identity] = observation
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-native."""
+        told = {identity: observation.to_dict() for identity, observation in self.told.items()}
+        return {"version": STATE_VERSION, "pending": dict(self.pending), "told": told}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverts `state_dict`."""
+        check_version(state, STATE_VERSION)
+        self.pending = dict(state["pending"])
+        self.told = {
+            identity: Observation.from_dict(values) for identity, values in state["told"].items()
+        }

@@ -1,0 +1,166 @@
+"""The Gaussian process of `searchers.gp`: a Matern-5/2 kernel on hand-made features, and log expected improvement.
+
+The only module here that imports BoTorch when it is imported.
+
+Notation
+    X        [n, D] features of evaluated students          y   [n] their targets, standardised inside
+    c        [m] R_c = C (2 - C) of candidates, known exactly (ones where the target is the objective itself)
+    mu, sd   posterior of the target a; the objective is f = c a, so f ~ N(c mu, (c sd)^2)
+    f*       the incumbent: the best predicted objective of the evaluated students
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from botorch.acquisition import LogExpectedImprovement
+from botorch.exceptions import ModelFittingError, OptimizationWarning
+from botorch.models import SingleTaskGP
+from botorch.optim.fit import fit_gpytorch_mll_scipy
+from gpytorch.constraints import GreaterThan
+from gpytorch.kernels import Kernel
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from gpytorch.priors import LogNormalPrior
+from linear_operator.utils.errors import NanError, NotPSDError
+from torch import Tensor
+
+NUMERICAL_ERRORS = (NotPSDError, NanError, ModelFittingError, torch.linalg.LinAlgError)
+"""What a fit or a posterior may raise on unlucky data; everything else is a bug."""
+
+MAX_ITERATIONS = 50
+"""Of L-BFGS; a fit takes 15 to 40."""
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Runs the small matrices here on one thread, which is faster and leaves the cores to the trials."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class BlockMatern(Kernel):
+    """Matern-5/2 with one length scale for each block of features.
+
+    k(x, x') = (1 + s + s^2 / 3) exp(-s),  s^2 = 5 sum_b |x_b - x'_b|^2 / (|b| l_b^2): a block counts by its mean squared distance, so
+    that one of fifty bits does not outweigh a single number. Lengths have a log-normal prior around e^0.5.
+
+    Args:
+        blocks: the columns of each block; together all columns, in order.
+    """
+
+    def __init__(self, blocks: Sequence[slice]) -> None:
+        super().__init__()
+        prior = LogNormalPrior(0.5, 1.0)
+        lower = GreaterThan(2.5e-2, transform=None)
+        initial = torch.full((len(blocks),), float(prior.mode), dtype=torch.float64)
+        self.register_parameter("length", torch.nn.Parameter(initial))  # [number of blocks]
+        self.register_constraint("length", lower)
+        self.register_prior("length_prior", prior, "length")
+        sizes = torch.tensor([block.stop - block.start for block in blocks])
+        self.register_buffer("_block_of", torch.repeat_interleave(sizes))  # [D]
+        self.register_buffer("_root_size", sizes.double().sqrt())
+
+    def forward(
+        self,
+        x1: Tensor,
+        x2: Tensor,
+        diag: bool = False,
+        last_dim_is_batch: bool = False,
+        **params: Any,
+    ) -> Tensor:
+        """x1: [..., n, D], x2: [..., m, D] -> [..., n, m], or [..., n] where diag."""
+        del last_dim_is_batch
+        scale = (self.length * self._root_size)[self._block_of]  # [D]
+        distance = self.covar_dist(x1 / scale, x2 / scale, diag=diag, **params)
+        s = math.sqrt(5) * distance
+        return (1 + s + s.square() / 3) * torch.exp(-s)
+
+
+class Surrogate:
+    """A fitted model of the target over features.
+
+    Args:
+        x: [n, D] features, n >= 2.
+        y: [n] targets.
+        blocks: the columns of the features' blocks; None: one block.
+
+    Raises:
+        one of NUMERICAL_ERRORS.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, blocks: Iterable[slice] | None = None) -> None:
+        self.mean, self.scale = float(np.mean(y)), float(np.std(y)) or 1.0
+        inputs = torch.as_tensor(x, dtype=torch.float64)  # [n, D]
+        targets = torch.as_tensor((y - self.mean) / self.scale, dtype=torch.float64)
+        every = blocks or [slice(0, x.shape[1])]
+        kernel = BlockMatern([block for block in every if block.stop > block.start])
+        self.model = SingleTaskGP(
+            inputs, targets[:, None], covar_module=kernel, outcome_transform=None
+        )
+        _fit(ExactMarginalLogLikelihood(self.model.likelihood, self.model))
+
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the noise-free target: [m], [m]."""
+        with torch.no_grad():
+            posterior = self.model.posterior(torch.as_tensor(x, dtype=torch.float64))
+        mean = posterior.mean[:, 0].numpy() * self.scale + self.mean
+        return mean, posterior.variance[:, 0].sqrt().numpy() * self.scale
+
+    def believe(self, x: np.ndarray) -> None:
+        """Conditions on outstanding students at their predicted means (kriging believer, Ginsbourger et al. 2010).
+
+        Their own means do not move by it, so that one step for all equals one after the other.
+        """
+        believed, _ = self.predict(x)
+        standard = torch.as_tensor((believed - self.mean) / self.scale)
+        assert isinstance(self.model.train_inputs, tuple)
+        inputs = torch.cat([self.model.train_inputs[0], torch.as_tensor(x, dtype=torch.float64)])
+        targets = torch.cat([self.model.train_targets, standard])
+        self.model.set_train_data(inputs, targets, strict=False)
+
+    def log_ei(self, x: np.ndarray, c: np.ndarray, best_f: float) -> np.ndarray:
+        """Log expected improvement of f = c a over the incumbent.
+
+        E[(c a - f*)+] = c E[(a - f*/c)+], so it is that of the target over f*/c, plus log c.
+
+        Args:
+            x: [m, D] candidates.
+            c: [m] positive.
+            best_f: f*, in the objective's units.
+
+        Returns:
+            [m]
+        """
+        threshold = torch.as_tensor((best_f / c - self.mean) / self.scale, dtype=torch.float64)
+        acquisition = LogExpectedImprovement(self.model, best_f=threshold[:, None])
+        with torch.no_grad():
+            values = acquisition(torch.as_tensor(x, dtype=torch.float64)[:, None])  # [m]
+        return values.numpy() + np.log(c * self.scale)
+
+
+def _fit(mll: ExactMarginalLogLikelihood) -> None:
+    """Maximises the marginal likelihood with the priors by L-BFGS, from the priors' modes.
+
+    BoTorch's own `fit_gpytorch_mll` starts again from draws of the global generator when the line search ends early, which would
+    make a search depend on what ran before it; where L-BFGS ends is good enough.
+
+    Raises:
+        ModelFittingError: it ended outside the numbers.
+    """
+    mll.train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptimizationWarning)
+        fit_gpytorch_mll_scipy(mll, options={"maxiter": MAX_ITERATIONS})
+    mll.eval()
+    if not all(bool(parameter.isfinite().all()) for parameter in mll.parameters()):
+        raise ModelFittingError("the hyper-parameters are not finite")

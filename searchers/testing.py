@@ -1,0 +1,240 @@
+"""The contract that every algorithm has to keep, as tests that anybody can run on an algorithm of their own.
+
+    class TestMyAlgorithm(AlgorithmContract):
+        def make_algorithm(self, space, seed):
+            return MyAlgorithm(space, seed=seed)
+
+pytest collects the inherited tests. `make_space` and `make_small_space` may be replaced.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from raysearch.errors import InvalidArchitecture
+from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal
+from searchers.state import dump_state, load_state
+
+if TYPE_CHECKING:
+    from raysearch.architecture import SearchSpace
+
+NUM_STEPS = 24
+"""Proposals of a run in the contract: enough to leave any algorithm's first phase."""
+
+
+class AlgorithmContract:
+    """Tests of `searchers.algorithm.Algorithm`; a subclass gives the algorithm.
+
+    Attributes:
+        unique: the algorithm never proposes an architecture twice (the contract does not ask for it: outcomes are cached).
+        covers_space: it goes on until the space has no new architecture.
+    """
+
+    unique = True
+    covers_space = True
+
+    def make_algorithm(self, space: SearchSpace, seed: int) -> Algorithm:
+        """A fresh algorithm."""
+        raise NotImplementedError
+
+    def make_space(self) -> SearchSpace:
+        """A space of millions of students."""
+        return make_chain_space((8, 8, 8, 8))
+
+    def make_small_space(self) -> SearchSpace:
+        """A space of so few students that an algorithm comes to its end."""
+        return make_chain_space((2, 2), operations=("remove", "shrink"))
+
+    def test_every_proposal_is_legal_in_the_space(self) -> None:
+        space = self.make_space()
+        for proposal in run(self.make_algorithm(space, 0), space, NUM_STEPS):
+            edits = space.parse(proposal.architecture)
+            assert str(edits) == proposal.architecture
+            assert space.apply(edits).num_params <= space.teacher.num_params
+
+    def test_proposals_survive_json_and_stay_under_a_kilobyte(self) -> None:
+        space = self.make_space()
+        for proposal in run(self.make_algorithm(space, 0), space, NUM_STEPS):
+            assert json.loads(json.dumps(proposal.extra)) == proposal.extra
+            assert len(proposal.architecture.encode()) < 1000
+
+    def test_the_same_seed_and_the_same_order_of_results_give_the_same_proposals(self) -> None:
+        space = self.make_space()
+        first = run(self.make_algorithm(space, 3), space, NUM_STEPS)
+        assert run(self.make_algorithm(space, 3), space, NUM_STEPS) == first
+
+    def test_no_architecture_is_proposed_twice(self) -> None:
+        space = self.make_space()
+        proposals = run(self.make_algorithm(space, 0), space, NUM_STEPS)
+        identities = [space.apply(proposal.architecture).id for proposal in proposals]
+        assert not self.unique or len(set(identities)) == len(identities)
+
+    def test_an_architecture_that_was_told_unasked_is_not_proposed(self) -> None:
+        space = self.make_space()
+        foreseen = run(self.make_algorithm(space, 5), space, 1)[0]
+        algorithm = self.make_algorithm(space, 5)
+        algorithm.tell(observe(space, foreseen, 0))
+        identities = {
+            space.apply(one.architecture).id for one in run(algorithm, space, NUM_STEPS, start=1)
+        }
+        assert not self.unique or space.apply(foreseen.architecture).id not in identities
+
+    def test_it_proposes_while_results_are_outstanding(self) -> None:
+        space = self.make_space()
+        algorithm = self.make_algorithm(space, 0)
+        told = run(algorithm, space, NUM_STEPS // 2)
+        outstanding = [ask_all(algorithm) for _ in range(4)]
+        for index, proposal in enumerate(one for one in outstanding if one is not None):
+            algorithm.tell(observe(space, proposal, index))
+        assert not self.covers_space or (len(told) == NUM_STEPS // 2 and None not in outstanding)
+
+    def test_results_may_come_in_any_order(self) -> None:
+        space = self.make_space()
+        algorithm = self.make_algorithm(space, 0)
+        proposals = [one for one in (ask_all(algorithm) for _ in range(6)) if one is not None]
+        for index, proposal in enumerate(reversed(proposals)):
+            algorithm.tell(observe(space, proposal, index))
+        run(algorithm, space, NUM_STEPS)
+
+    def test_it_survives_when_everything_fails_or_is_stopped(self) -> None:
+        space = self.make_space()
+        for status in ("failed", "stopped"):
+            algorithm = self.make_algorithm(space, 0)
+            for _ in range(NUM_STEPS):
+                proposal = ask_all(algorithm)
+                if proposal is None:
+                    break
+                value = None if status == "failed" else 0.1
+                algorithm.tell(Observation(proposal.architecture, value, 0.25, status))
+
+    def test_it_survives_equal_values(self) -> None:
+        space = self.make_space()
+        algorithm = self.make_algorithm(space, 0)
+        for _ in range(NUM_STEPS):
+            proposal = ask_all(algorithm)
+            if proposal is None:
+                break
+            algorithm.tell(Observation(proposal.architecture, 0.5, 1.0, "full"))
+
+    def test_a_saved_state_continues_identically(self) -> None:
+        space = self.make_space()
+        for num_told in (0, 3, NUM_STEPS):
+            algorithm = self.make_algorithm(space, 7)
+            run(algorithm, space, num_told)
+            ask_all(algorithm)  # one stays outstanding
+            text = dump_state(algorithm.state_dict())
+            restored = self.make_algorithm(space, 7)
+            restored.load_state_dict(load_state(text))
+            assert dump_state(restored.state_dict()) == text
+            expected = run(algorithm, space, 6, start=num_told)
+            assert run(restored, space, 6, start=num_told) == expected
+
+    def test_taking_the_state_changes_nothing(self) -> None:
+        space = self.make_space()
+        watched = self.make_algorithm(space, 2)
+        proposals = []
+        for step in range(NUM_STEPS):
+            watched.state_dict()
+            proposals += run(watched, space, 1, start=step)
+        assert proposals == run(self.make_algorithm(space, 2), space, NUM_STEPS)
+
+    def test_a_state_of_another_version_is_refused(self) -> None:
+        algorithm = self.make_algorithm(self.make_space(), 0)
+        try:
+            algorithm.load_state_dict(algorithm.state_dict() | {"version": -1})
+        except ValueError:
+            return
+        raise AssertionError("a state of version -1 was taken")
+
+    def test_it_ends_when_the_space_has_nothing_new(self) -> None:
+        space = self.make_small_space()
+        algorithm = self.make_algorithm(space, 0)
+        sampled = {space.apply(edits).id for edits in space.sample(200, 0)}
+        proposals = run(algorithm, space, 1000)
+        assert len(proposals) < 1000
+        assert ask_all(algorithm) is None
+        seen = {space.apply(proposal.architecture).id for proposal in proposals}
+        assert not self.covers_space or seen >= sampled
+
+    def test_a_foreign_text_is_refused_by_name(self) -> None:
+        algorithm = self.make_algorithm(self.make_space(), 0)
+        try:
+            algorithm.tell(Observation("nonsense", 0.5, 1.0, "full"))
+        except InvalidArchitecture:
+            return
+        raise AssertionError("an architecture outside the space was taken")
+
+
+def run(algorithm: Algorithm, space: SearchSpace, steps: int, start: int = 0) -> list[Proposal]:
+    """Asks and tells in turn, at most `steps` times; every fifth student fails and every seventh is stopped.
+
+    Args:
+        start: the number of the first step, which decides about fates.
+    """
+    proposals = []
+    for step in range(start, start + steps):
+        proposal = ask_all(algorithm)
+        if proposal is None:
+            break
+        proposals.append(proposal)
+        algorithm.tell(observe(space, proposal, step))
+    return proposals
+
+
+def ask_all(algorithm: Algorithm) -> Proposal | None:
+    """A proposal; None at the end."""
+    try:
+        return algorithm.ask()
+    except Exhausted:
+        return None
+
+
+def observe(space: SearchSpace, proposal: Proposal, step: int) -> Observation:
+    """A made-up outcome, the same for the same student and step: larger students are better, with a little noise."""
+    text = proposal.architecture
+    student = space.apply(text)
+    noise = int(student.id, 16) % 1000 / 1e4
+    value = student.num_params / space.teacher.num_params + noise
+    if step % 5 == 4:
+        return Observation(text, None, 0.0, "failed", extra=proposal.extra)
+    if step % 7 == 6:
+        return Observation(text, value / 2, 0.25, "stopped", (value / 2,), extra=proposal.extra)
+    return Observation(text, value, 1.0, "full", (value / 2, value), extra=proposal.extra)
+
+
+def make_chain_space(channels: tuple[int, ...], **options: Any) -> SearchSpace:
+    """The space of a chain of 3x3 convolutions, each followed by a ReLU, and one linear layer.
+
+    Args:
+        channels: of the convolutions.
+        options: of `SearchSpace`.
+    """
+    from raysearch.architecture import SearchSpace
+    from raysearch.architecture.graph import Architecture, Layer
+
+    layers, before = [Layer("input", "input", shape=(1, 4, 4))], 1
+    for number, width in enumerate(channels):
+        attrs = {
+            "in_channels": before,
+            "out_channels": width,
+            "kernel": [3, 3],
+            "stride": [1, 1],
+            "padding": [1, 1],
+            "dilation": [1, 1],
+            "groups": 1,
+            "bias": True,
+        }
+        names = {role: f"conv{number}.{role}" for role in ("weight", "bias")}
+        source = ((layers[-1].name,),)
+        layers.append(Layer(f"conv{number}", "conv", source, attrs, (width, 4, 4), names))
+        unary = {"fn": "relu", "args": [], "kwargs": {}}
+        source = ((layers[-1].name,),)
+        layers.append(Layer(f"relu{number}", "unary", source, unary, (width, 4, 4)))
+        before = width
+    flat = {"mode": "flatten"}
+    layers.append(Layer("flatten", "reshape", ((layers[-1].name,),), flat, (before * 16,)))
+    attrs = {"in_features": before * 16, "out_features": 3, "bias": True}
+    names = {role: f"head.{role}" for role in ("weight", "bias")}
+    layers.append(Layer("head", "linear", (("flatten",),), attrs, (3,), names))
+    return SearchSpace(Architecture((1, 4, 4), tuple(layers), "head"), **options)

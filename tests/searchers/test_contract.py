@@ -1,0 +1,42 @@
+"""Every algorithm keeps the public contract."""
+
+from __future__ import annotations
+
+from searchers.evolution import EvolutionAlgorithm
+from searchers.gp import GPAlgorithm
+from searchers.optuna import TPEAlgorithm
+from searchers.random import RandomAlgorithm
+from searchers.testing import AlgorithmContract, make_chain_space
+from searchers.uniform import UniformAlgorithm
+
+
+class TestRandom(AlgorithmContract):
+    def make_algorithm(self, space, seed):
+        return RandomAlgorithm(space, seed=seed)
+
+
+class TestEvolution(AlgorithmContract):
+    def make_algorithm(self, space, seed):
+        return EvolutionAlgorithm(space, seed=seed, population=6, tournament=3)
+
+
+class TestGP(AlgorithmContract):
+    def make_algorithm(self, space, seed):
+        return GPAlgorithm(space, seed=seed, num_initial=4, num_candidates=64)
+
+
+class TestTPE(AlgorithmContract):
+    def make_algorithm(self, space, seed):
+        return TPEAlgorithm(space, seed=seed, num_initial=4)
+
+
+class TestUniform(AlgorithmContract):
+    covers_space = False
+
+    def make_algorithm(self, space, seed):
+        return UniformAlgorithm(space, seed=seed)
+
+
+class TestGPInABudget(TestGP):
+    def make_space(self):
+        return make_chain_space((8, 8, 8, 8), budget={"params": 0.3})

@@ -1,0 +1,303 @@
+"""A student as a Tune trial: built lazily, distilled from the teacher, judged on the validation part after each epoch.
+
+Works in our own runs and in anybody's Tune script: `DistillationTrainable.bound(context)` is a trainable class for a `Tuner`, and a
+trial's config needs no more than `architecture` (the text of the edits).
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+from safetensors.torch import load_file, save_file
+
+from raysearch.architecture import Architecture, SearchSpace
+from raysearch.data import DeviceData, DistillationData
+from raysearch.data.batches import to_device
+from raysearch.errors import InvalidArchitecture
+from raysearch.models import build
+from raysearch.objective import REWARDS, Measurement, ObjectiveName, floor_reward
+from trainables.recipe import Recipe
+from trainables.training import Training
+
+PARTIAL_EVERY_S = 60.0
+"""How often a long training is saved, so that a killed run loses a minute and not a day."""
+
+# what PyTorch raises for a network that cannot be made from its description
+_BUILD_ERRORS = (InvalidArchitecture, RuntimeError, ValueError, MemoryError)
+
+
+@dataclass(frozen=True, eq=False)
+class DistillationContext:
+    """Everything that all trials share; lives once a machine in Ray's object store, arrays are read without a copy.
+
+    Attributes:
+        teacher: the teacher's architecture as JSON.
+        teacher_weights: its state, name -> array.
+        space: keyword arguments of `SearchSpace` that decide what an edit string means.
+        data: training and validation part, and the teacher's cached logits.
+        recipes: by stage, as `Recipe.to_dict` gives them; "search" is the default.
+        init: by stage: "inherit" (slices of the teacher's weights, the default), "fresh", or "search" (the weights that the short
+            training left in `weights_folder`, else as "inherit").
+        objective, teacher_accuracy: how a student is rewarded; the accuracy is the teacher's on the validation part.
+        device: "cpu" or "cuda".
+        threads: intra-op threads of a trial on the CPU.
+        weights_folder: where finished students' weights and unfinished trainings are kept; None: nowhere.
+        timeout_s: a trial that has trained longer ends with what it has; None: no limit.
+        seed: of initialisation and batches.
+    """
+
+    teacher: str
+    teacher_weights: Mapping[str, np.ndarray]
+    space: Mapping[str, Any]
+    data: DistillationData
+    recipes: Mapping[str, Mapping[str, Any]]
+    init: Mapping[str, str] = field(default_factory=dict)
+    objective: ObjectiveName = "f"
+    teacher_accuracy: float = 1.0
+    device: str = "cpu"
+    threads: int = 1
+    weights_folder: str | None = None
+    timeout_s: float | None = None
+    seed: int = 0
+
+    @cached_property
+    def search_space(self) -> SearchSpace:
+        """The space that reads edit strings; without a budget, which only proposers need."""
+        return SearchSpace(Architecture.from_json(self.teacher), **self.space)
+
+    @cached_property
+    def teacher_state(self) -> dict[str, torch.Tensor]:
+        """The teacher's weights as tensors that share the store's memory."""
+        return {name: to_device(array, "cpu") for name, array in self.teacher_weights.items()}
+
+    @cached_property
+    def device_data(self) -> DeviceData:
+        """Images, labels and logits, resident on the device."""
+        return self.data.to(self.device)
+
+    def recipe(self, stage: str) -> Recipe:
+        """The training recipe of a stage."""
+        return Recipe.from_dict(self.recipes.get(stage, self.recipes["search"]))
+
+
+class DistillationTrainable(tune.Trainable):
+    """One student's distillation; a step is one epoch (`epochs_per_step` in the config makes it several).
+
+    Config keys: `architecture` (text of the edits), and optionally `stage` (which recipe), `architecture_id`, `epochs_per_step`.
+    Each result holds `reward, accuracy, loss, teacher_accuracy, num_params, macs, compression, epochs_done, epochs_target, status`.
+    A student that cannot be built, runs out of memory or diverges ends with the objective's lowest reward and the status
+    `invalid` or `diverged`; nothing is raised for it.
+    """
+
+    @classmethod
+    def bound(cls, context: DistillationContext) -> type[DistillationTrainable]:
+        """This trainable with its context in Ray's object store (Ray must be running)."""
+        return tune.with_parameters(cls, context=context)
+
+    def setup(self, config: dict[str, Any], context: DistillationContext) -> None:
+        """Keeps the heavy things; the student is built in the first step."""
+        self._context = context
+        torch.set_num_threads(context.threads)
+        self._forget()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Lets a reused actor take the next student; building could fail, so it waits for `step`."""
+        self._forget()
+        return True
+
+    def _forget(self) -> None:
+        self._training: Training | None = None
+        self._architecture: Architecture | None = None
+        self._curve: list[dict[str, float]] = []
+        self._seconds = 0.0
+        self._saved_at = time.monotonic()
+
+    def __repr__(
+        self,
+    ) -> (
+        str
+    ):  # Ray labels an actor once; a config-dependent text would show the first trial for ever
+        return "DistillationTrainable"
+
+    @property
+    def _stage(self) -> str:
+        return self.config.get("stage", "search")
+
+    @property
+    def _recipe(self) -> Recipe:
+        return self._context.recipe(self._stage)
+
+    def step(self) -> dict[str, Any]:
+        """Trains on, then validates (BatchNorm re-calibrated)."""
+        start = time.perf_counter()
+        if self._training is None:
+            try:
+                self._begin()
+            except _BUILD_ERRORS as error:
+                return self._rejected("invalid", error)
+        training = self._training
+        assert training is not None
+        try:
+            for _ in range(self.config.get("epochs_per_step", 1)):
+                if training.epochs_done < self._recipe.epochs:
+                    training.train_epoch()
+                    self._curve.append({"epoch": training.epochs_done, **training.validate()})
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            return self._rejected("invalid", error)
+        if training.diverged:
+            return self._rejected("diverged", None)
+        self._seconds += time.perf_counter() - start
+        complete = training.epochs_done >= self._recipe.epochs
+        timeout_s = self._context.timeout_s
+        self._keep(complete)
+        return self._result("ok", complete or (timeout_s is not None and self._seconds > timeout_s))
+
+    def _begin(self) -> None:
+        """Builds the student, and continues a training that an earlier run had to leave."""
+        context = self._context
+        student = context.search_space.apply(self.config["architecture"])
+        self._architecture = student
+        recipe = self._recipe
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            module = build(student, inherit_from=self._initial_weights())
+        self._training = Training(module, context.device_data, recipe, seed=context.seed)
+        if not self._curve and (partial := self._file(".partial")) and partial.exists():
+            self._load(torch.load(partial, weights_only=True))
+
+    def _initial_weights(self) -> Mapping[str, torch.Tensor] | None:
+        init = self._context.init.get(self._stage, "inherit")
+        if init == "search":
+            for stage in ("search", "random"):
+                found = self._file(".safetensors", stage)
+                if found is not None and found.exists():
+                    return load_file(found)
+        return None if init == "fresh" else self._context.teacher_state
+
+    def _file(self, suffix: str, stage: str | None = None) -> Path | None:
+        folder, key = self._context.weights_folder, self.config.get("architecture_id")
+        if folder is None or key is None:
+            return None
+        return Path(folder) / f"{stage or self._stage}-{key}{suffix}"
+
+    def _keep(self, done: bool) -> None:
+        """Leaves the weights of a finished student, or now and then an unfinished training, in the run's folder."""
+        partial, weights = self._file(".partial"), self._file(".safetensors")
+        if partial is None or weights is None or self._training is None:
+            return
+        if done:
+            state = self._training.module.state_dict()
+            temporary = weights.with_suffix(f".{os.getpid()}.tmp")
+            save_file({name: value.contiguous().cpu() for name, value in state.items()}, temporary)
+            os.replace(temporary, weights)
+            partial.unlink(missing_ok=True)
+        elif time.monotonic() - self._saved_at >= PARTIAL_EVERY_S:
+            temporary = partial.with_suffix(f".{os.getpid()}.tmp")
+            torch.save(self._state(), temporary)
+            os.replace(temporary, partial)
+            self._saved_at = time.monotonic()
+
+    def _result(self, status: str, done: bool) -> dict[str, Any]:
+        last = self._curve[-1]
+        reward = REWARDS[self._context.objective]
+        curve = [reward(self._measurement(point)) for point in self._curve]
+        return {
+            "reward": curve[-1],
+            "accuracy": last["accuracy"],
+            "loss": last["loss"],
+            **self._sizes(),
+            "epochs_done": int(last["epoch"]),
+            "status": status,
+            "reward_curve": curve,
+            "accuracy_curve": [point["accuracy"] for point in self._curve],
+            "loss_curve": [point["loss"] for point in self._curve],
+            "done": done,
+        }
+
+    def _rejected(self, status: str, error: BaseException | None) -> dict[str, Any]:
+        """The last result of a student that gave none."""
+        self._training = None
+        return {
+            "reward": floor_reward(self._context.objective),
+            "accuracy": 0.0,
+            "loss": float("inf"),
+            **self._sizes(),
+            "epochs_done": len(self._curve),
+            "status": status,
+            "reason": f"{type(error).__name__}: {error}"[:300] if error else "not finite",
+            "done": True,
+        }
+
+    def _sizes(self) -> dict[str, Any]:
+        student, teacher = self._architecture, self._context.search_space.teacher
+        num_params = student.num_params if student else 0
+        return {
+            "teacher_accuracy": self._context.teacher_accuracy,
+            "num_params": num_params,
+            "macs": student.macs if student else 0,
+            "compression": 1 - num_params / teacher.num_params if student else 0.0,
+            "epochs_target": self._recipe.epochs,
+            "seconds": self._seconds,
+            "peak_memory_bytes": _peak_memory_bytes(),
+        }
+
+    def _measurement(self, point: Mapping[str, float]) -> Measurement:
+        assert self._architecture is not None
+        return Measurement(
+            accuracy=point["accuracy"],
+            loss=point["loss"],
+            num_params=self._architecture.num_params,
+            teacher_accuracy=self._context.teacher_accuracy,
+            teacher_num_params=self._context.search_space.teacher.num_params,
+        )
+
+    def _state(self) -> dict[str, Any]:
+        assert self._training is not None
+        return {
+            "training": self._training.state_dict(),
+            "curve": self._curve,
+            "seconds": self._seconds,
+        }
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        assert self._training is not None
+        self._training.load_state_dict(state["training"])
+        self._curve = list(state["curve"])
+        self._seconds = state["seconds"]
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Writes the whole training: weights, optimiser, schedule, generators, curve."""
+        state = self._state() if self._training is not None else {}
+        torch.save(state, Path(checkpoint_dir) / "training.pt")
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """Continues a training exactly where `save_checkpoint` left it."""
+        state = torch.load(Path(checkpoint_dir) / "training.pt", weights_only=True)
+        self._forget()
+        if state:
+            self._curve = list(state["curve"])  # a checkpoint wins over a partial file
+            self._begin()
+            self._load(state)
+
+    def cleanup(self) -> None:
+        """Frees the device's memory."""
+        self._forget()
+        if self._context.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _peak_memory_bytes() -> int:
+    """The peak resident memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,73 @@
+"""The distillation losses, as pure functions of logits.
+
+Notation
+    s: [B, K] the student's logits; t: [B, K] the teacher's logits; y: [B] int64 labels.
+    CE(s, y) = -1/B sum_b log softmax(s_b)[y_b]
+    L2(s, t) = 1/B sum_b ||s_b - t_b||_2^2, raw logits, summed over the K classes (Ashok et al., N2N, section 3.3; their code uses
+        torch's MSELoss, which is L2 / K)
+    KL(s, t) = 1/B sum_b sum_k p_bk (log p_bk - log q_bk), p = softmax(t / T), q = softmax(s / T) (Hinton et al. 2015)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.nn.functional import cross_entropy, log_softmax
+
+from trainables.recipe import Recipe
+
+Loss = Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor], torch.Tensor]
+"""(s [B, K], t [B, K] or None, y [B]) -> scalar."""
+
+
+def squared_logits(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """L2(s, t): student, teacher: [B, K]."""
+    return (student - teacher).square().sum(dim=1).mean()
+
+
+def softened_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """KL(s, t) at temperature T, not yet times T^2: student, teacher: [B, K]."""
+    log_q = log_softmax(student / temperature, dim=1)
+    log_p = log_softmax(teacher / temperature, dim=1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1).mean()
+
+
+def kd(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    alpha: float,
+    temperature: float,
+) -> torch.Tensor:
+    """alpha CE(s, y) + (1 - alpha) T^2 KL(s, t)."""
+    soft = softened_kl(student, teacher, temperature)
+    return alpha * cross_entropy(student, labels) + (1 - alpha) * temperature**2 * soft
+
+
+def ce_logits(
+    student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, *, beta: float
+) -> torch.Tensor:
+    """CE(s, y) + beta L2(s, t)."""
+    return cross_entropy(student, labels) + beta * squared_logits(student, teacher)
+
+
+def loss_function(recipe: Recipe) -> Loss:
+    """The recipe's loss with its constants bound."""
+    if recipe.loss == "ce":
+        return lambda student, teacher, labels: cross_entropy(student, labels)  # noqa: ARG005 - one signature for all
+    if recipe.loss == "logits_mse":
+        return lambda student, teacher, labels: squared_logits(student, _given(teacher))  # noqa: ARG005 - the same
+    if recipe.loss == "ce_logits":
+        return lambda student, teacher, labels: ce_logits(
+            student, _given(teacher), labels, beta=recipe.beta
+        )
+    return lambda student, teacher, labels: kd(
+        student, _given(teacher), labels, alpha=recipe.alpha, temperature=recipe.temperature
+    )
+
+
+def _given(teacher: torch.Tensor | None) -> torch.Tensor:
+    assert teacher is not None, "this loss needs the teacher's logits"
+    return teacher

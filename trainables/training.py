@@ -1,0 +1,257 @@
+"""One student's training state, in plain torch: epochs that can be stopped, saved, and continued exactly."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from raysearch.data.batches import DeviceBatches, num_batches
+from raysearch.data.dataset import Preprocessing
+from raysearch.data.logits import DeviceData
+from trainables.losses import loss_function
+from trainables.recipe import Recipe
+
+_CALIBRATION_BATCHES = 20
+_CALIBRATION_IMAGES = 128  # in a batch
+_EVALUATION_BATCH = 512
+
+
+class Training:
+    """Trains one module on resident data; everything follows from the module, the data, the recipe and the seed.
+
+    The order of the images, their views and dropout are drawn anew each epoch from (seed, epoch), never from the global generator,
+    so a saved and loaded training continues bit for bit on the CPU.
+
+    Attributes:
+        module: on the data's device.
+        epochs_done: whole epochs trained so far.
+        diverged: a loss or a weight is no longer finite; further training is pointless.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: DeviceData,
+        recipe: Recipe,
+        *,
+        seed: int = 0,
+        channels_last: bool = True,
+    ) -> None:
+        """Take over `module`: it is moved to the data's device and trained in place.
+
+        Args:
+            data: shared by all trainings of a process; never written to.
+            recipe: its `views` was used when the data was made.
+            channels_last: store weights and activations with the channels last on a CPU, where convolutions are then up to 40 %
+                faster; False for a module that calls `view` on feature maps.
+        """
+        assert data.logits is not None or not recipe.needs_teacher, "this loss needs cached logits"
+        self.module = module.to(data.train.device)
+        if channels_last and data.train.device.type == "cpu":
+            self.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - the stub lacks this overload
+        self.data = data
+        self.recipe = recipe
+        self.seed = seed
+        self.epochs_done = 0
+        self.diverged = False
+        self._loss = loss_function(recipe)
+        self._optimizer = _optimizer(module, recipe)
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.train.device
+
+    def train_epoch(self) -> dict[str, float]:
+        """One pass over the training images, one random view of each; returns the mean loss."""
+        generator = torch.Generator().manual_seed(_mix(self.seed, self.epochs_done))
+        batches = self.data.train.order(self.recipe.batch_size, generator)
+        views = self._draw_views(generator)
+        total = torch.zeros((), device=self.device)
+        first_step = self.epochs_done * len(batches)
+        self.module.train()
+        with _own_randomness(generator, self.device):
+            for step, indices in enumerate(batches):
+                self._set_learning_rate(first_step + step, len(batches))
+                total += self._step(indices, views) * len(indices)
+        self.epochs_done += 1
+        loss = float(total) / len(self.data.train)
+        self.diverged = self.diverged or not math.isfinite(loss) or not _is_finite(self.module)
+        return {"train_loss": loss}
+
+    def validate(self) -> dict[str, float]:
+        """Accuracy and cross-entropy on the validation part, BatchNorm re-calibrated before.
+
+        The weights do not change; BatchNorm's running statistics do. A diverged student has accuracy 0 and infinite loss.
+        """
+        if self.diverged:
+            return {"accuracy": 0.0, "loss": math.inf}
+        recalibrate(self.module, self.data.train, seed=self.seed)
+        metrics = evaluate_batches(self.module, self.data.validation)
+        if not math.isfinite(metrics["loss"]):
+            self.diverged = True
+            return {"accuracy": 0.0, "loss": math.inf}
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that continuing needs, detached from this object; loads with `torch.load(weights_only=True)`."""
+        return {
+            "module": {
+                key: _plain(value) for key, value in self.module.state_dict().items()
+            },
+            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
+            "epochs_done": self.epochs_done,
+            "diverged": self.diverged,
+            "seed": self.seed,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken; same architecture, data and recipe."""
+        self.module.load_state_dict(state["module"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.epochs_done = state["epochs_done"]
+        self.diverged = state["diverged"]
+        self.seed = state["seed"]
+
+    def _step(self, indices: torch.Tensor, views: torch.Tensor | None) -> torch.Tensor:
+        """One optimiser step; returns the loss, detached."""
+        train, logits = self.data.train, self.data.logits
+        view = 0 if views is None else views[indices]
+        teacher = None if logits is None else logits[view, indices].float()  # [B, K]
+        student = self.module(train.take(indices, view))  # [B, K]
+        loss = self._loss(student, teacher, train.labels[indices])
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        return loss.detach()
+
+    def _draw_views(self, generator: torch.Generator) -> torch.Tensor | None:
+        """[N] one view an image, or None where there is one only."""
+        num_views = self.data.train.num_views
+        if num_views == 1:
+            return None
+        return torch.randint(num_views, (len(self.data.train),), generator=generator).to(
+            self.device
+        )
+
+    def _set_learning_rate(self, step: int, steps_per_epoch: int) -> None:
+        num_steps = self.recipe.epochs * steps_per_epoch
+        lr = self.recipe.learning_rate(min(step, num_steps - 1), num_steps, steps_per_epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+
+
+def evaluate(
+    module: nn.Module,
+    images: np.ndarray | torch.Tensor,
+    labels: np.ndarray | torch.Tensor,
+    preprocessing: Preprocessing,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = _EVALUATION_BATCH,
+) -> dict[str, float]:
+    """Accuracy in [0, 1] and mean cross-entropy of `module` in evaluation mode.
+
+    Args:
+        images: [N, C, H, W] in the source's own pixel values.
+        labels: [N] int64.
+    """
+    batches = DeviceBatches(images, labels, preprocessing, device=device)
+    return evaluate_batches(module.to(device), batches, batch_size=batch_size)
+
+
+@torch.no_grad()
+def evaluate_batches(
+    module: nn.Module, batches: DeviceBatches, *, batch_size: int = _EVALUATION_BATCH
+) -> dict[str, float]:
+    """As `evaluate`, of images that are on the module's device; the loss is summed in float64."""
+    was_training = module.training
+    module.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=batches.device)
+    loss = torch.zeros((), dtype=torch.float64, device=batches.device)
+    for indices in batches.in_order(batch_size):
+        logits, labels = module(batches.take(indices)), batches.labels[indices]
+        correct += (logits.argmax(dim=1) == labels).sum()
+        loss += cross_entropy(logits.double(), labels, reduction="sum")
+    module.train(was_training)
+    return {"accuracy": int(correct) / len(batches), "loss": float(loss) / len(batches)}
+
+
+@torch.no_grad()
+def recalibrate(module: nn.Module, batches: DeviceBatches, *, seed: int = 0) -> None:
+    """Replace BatchNorm's running statistics by their average over about 20 training batches.
+
+    Early epochs leave statistics that lag behind the weights, which costs several points of accuracy on students that a
+    scheduler is about to judge.
+    """
+    norms = [
+        part
+        for part in module.modules()
+        if isinstance(part, _BatchNorm) and part.track_running_stats
+    ]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    was_training = module.training
+    module.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+        norm.train()
+    size = max(_CALIBRATION_IMAGES, 2)
+    order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(seed))
+    order = order[: size * _CALIBRATION_BATCHES].to(batches.device)
+    for indices in torch.tensor_split(order, num_batches(len(order), size)):
+        module(batches.take(indices))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    module.train(was_training)
+
+
+def _optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Fused kernels: one call for all parameters, on the CPU too."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if recipe.optimizer == "adam":
+        return torch.optim.AdamW(
+            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        )
+    return torch.optim.SGD(
+        parameters,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+        fused=True,
+    )
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy on the CPU."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _is_finite(module: nn.Module) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """A 63-bit seed of one epoch of one training; neighbours are unrelated."""
+    words = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint32)
+    return int(words[0]) << 31 | int(words[1]) >> 1
+
+
+@contextmanager
+def _own_randomness(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Dropout draws from torch's global generators only: lend them a state of ours and give theirs back."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        yield
