@@ -6,6 +6,7 @@ Exit status: 0 done, 1 a run that failed, 2 bad input (one sentence on stderr), 
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,4 +142,6 @@ def _show(folder: Path) -> None:
 
 def main() -> None:
     """The entry point."""
+    # gpytorch's dependencies still script functions, and PyTorch says so on every import
+    warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
     sys.exit(app())

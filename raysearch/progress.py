@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 QUIET_S = 3.0  # between two routine lines without a terminal
 REFRESH_HZ = 4
-BAR_WIDTH, SPARK_WIDTH, NAME_WIDTH = 16, 32, 14
+BAR_WIDTH, SPARK_WIDTH, NAME_WIDTH = 12, 32, 14
 EMPTY = Phase("")
 
 
@@ -77,7 +77,7 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(finished=kind is None)
 
     def phase(
         self, name: str, total: int | None = None, text: str | None = None, done: int = 0
@@ -151,20 +151,21 @@ class Progress:
         """Something the person should know, on a line of its own that stays."""
         self._say(text)
 
-    def close(self) -> None:
-        """Ends the last phase and the display. May be called twice."""
+    def close(self, *, finished: bool = True) -> None:
+        """Ends the last phase, `finished` or cut, and the display. May be called twice."""
         now = self._now()
         with self._lock:
             before, self._phase = self._phase, EMPTY
-        self._end_of(before, now)
+        self._end_of(before, now, finished=finished)
         with self._lock:
             live, self._live = self._live, None
         if live is not None:
             live.stop()
 
-    def _end_of(self, phase: Phase, now: float) -> None:
+    def _end_of(self, phase: Phase, now: float, *, finished: bool = True) -> None:
         if phase.name:
-            self._say(f"{self._glyphs.tick} {phase.closing_line(now)}")
+            mark = self._glyphs.tick if finished else "cut:"
+            self._say(f"{mark} {phase.closing_line(now)}")
 
     def _say(self, text: str, *, live: bool = True, routine: bool = False) -> None:
         """Writes a line.
@@ -177,9 +178,9 @@ class Progress:
         if self._silent or (self._lively and not live):
             return
         text = self._glyphs.clean(text)
-        picture = self._live
-        if picture is not None:
-            picture.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        live_display = self._live
+        if live_display is not None:
+            live_display.console.print(text, markup=False, highlight=False, soft_wrap=True)
             return
         with self._write_lock:
             now = self._now()
@@ -215,7 +216,7 @@ class Progress:
 
 def picture(phase: Phase, glyphs: Glyphs, *, budget: str, now: float) -> RenderableType:
     """The live display of a phase: a bar, then the best so far, the budget and the rewards, each on a line that is cut to the width."""
-    from rich.table import Table
+    from rich.console import Group
     from rich.text import Text
 
     if not phase.name:
@@ -238,13 +239,13 @@ def picture(phase: Phase, glyphs: Glyphs, *, budget: str, now: float) -> Rendera
     if len(phase.rewards) > 1:
         span = f"  {decimal(min(phase.rewards))} to {decimal(max(phase.rewards))}"
         rows += [("rewards", Text(glyphs.sparkline(phase.rewards, SPARK_WIDTH) + span))]
-    grid = Table.grid(padding=(0, 2))
     width = min(NAME_WIDTH, max(len(name) for name, _ in rows))
-    grid.add_column(style="bright_black", no_wrap=True, width=width)
-    grid.add_column(no_wrap=True, overflow="ellipsis" if not glyphs.ascii_only else "crop")
+    lines = []
     for name, value in rows:
-        grid.add_row(Text(glyphs.clean(name)), value)
-    return grid
+        line = Text.assemble((f"{glyphs.clean(name):{width}}  ", "bright_black"), value)
+        line.no_wrap, line.overflow = True, "crop" if glyphs.ascii_only else "ellipsis"
+        lines.append(line)
+    return Group(*lines)
 
 
 def _joined(glyphs: Glyphs, facts: list[str]) -> str:

@@ -73,7 +73,11 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 def to_record(observation: Observation) -> dict[str, Any]:
     """The line of `observations.jsonl` for an observation."""
-    metrics = {key: value for key, value in observation.metrics.items() if _is_finite(value)}
+    metrics = {
+        key: int(value) if key in _COUNTS else value
+        for key, value in observation.metrics.items()
+        if _is_finite(value)
+    }
     extra = dict(observation.extra)
     extra.pop("architecture", None)
     return {
@@ -88,6 +92,9 @@ def to_record(observation: Observation) -> dict[str, Any]:
         **extra,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+_COUNTS = frozenset(["num_params", "macs", "epochs_done", "epochs_target", "peak_memory_bytes"])
 
 
 def _renamed(details: Mapping[str, Any]) -> dict[str, Any]:
@@ -379,7 +386,9 @@ class Pipeline:
     def __getitem__(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
 
-    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its searcher; stages hold files and displays
+    def __getstate__(
+        self,
+    ) -> dict[str, Any]:  # Tune pickles its searcher; stages hold files and displays
         return {"stages": [], "_on_change": None}
 
     def state_dict(self) -> dict[str, Any]:

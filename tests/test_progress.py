@@ -271,6 +271,7 @@ def test_an_interrupt_passes_through_and_gives_the_cursor_back() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert "\x1b[?25h" in stream.getvalue()
+    assert "cut: search 0/3" in stream.getvalue()
 
 
 def test_events_of_many_threads_are_all_counted_and_lines_stay_whole() -> None:

@@ -138,7 +138,9 @@ def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> Non
     """Checks the attributes against the ranks of the inputs and against each other."""
     rank = len(shapes[0]) if shapes else 0
     if op in ("conv", "pool"):
-        keys = ["kernel", "stride", "padding", *(["dilation"] if attrs.get("dilation") else [])]
+        keys = ["kernel", "stride", "padding"]
+        if op == "conv" or attrs.get("dilation"):
+            keys.append("dilation")
         for key in keys:
             if len(attrs[key]) != rank - 1:
                 raise InvalidArchitecture(

@@ -16,7 +16,7 @@ from typing import Any
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.view import is_plain_sum
 
-_MAX_TERMS = 256
+_MAX_TERMS = 64
 """A sum of more distinct terms stays a node of its own, so that hostile networks cannot blow the form up."""
 _MAX_COUNT = 2**31
 

@@ -21,6 +21,7 @@ MAX_LAYERS = 10_000
 MAX_AXES = 8
 MAX_ELEMENTS = 2**40
 MAX_SOURCES = 4096
+MAX_EDGES = 200_000
 _KEYS = {"version", "input_shape", "output", "layers"}
 _LAYER_KEYS = {"name", "op", "inputs", "attrs", "shape", "params"}
 
@@ -116,10 +117,10 @@ def _architecture(data: Any) -> Architecture:
         raise InvalidArchitecture(f"layers must be a list of 1 to {MAX_LAYERS} layers")
     layers: list[Layer] = []
     shapes: dict[str, Shape] = {}
-    later = _names(entries)
+    names, edges = _names(entries), 0
     for position, entry in enumerate(entries):
         layer = _layer(f"layers[{position}]", entry)
-        _check_inputs(layer, position, shapes, later)
+        _check_inputs(layer, position, shapes, names)
         arriving = [_slot_shape(layer, slot, shapes) for slot in layer.inputs]
         found = _out_shape(layer, arriving if position else [input_shape])
         if found != layer.shape:
@@ -128,6 +129,9 @@ def _architecture(data: Any) -> Architecture:
             )
         shapes[layer.name] = layer.shape
         layers.append(layer)
+        edges += sum(map(len, layer.inputs))
+        if edges > MAX_EDGES:
+            raise InvalidArchitecture(f"layers have more than {MAX_EDGES} edges")
     output = data["output"]
     if not isinstance(output, str) or output not in shapes:
         raise InvalidArchitecture(f"output is {shorten(output)}, which is not the name of a layer")

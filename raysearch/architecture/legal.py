@@ -56,9 +56,8 @@ def skip_pairs(teacher: Architecture, channels: ChannelMap) -> np.ndarray:
     edges = {(seen.listed[source], seen.listed[target]) for source, target in seen.edges}
     sources: dict[_Symbolic, list[int]] = {}
     pairs = []
-    for place, layer in enumerate(teacher.layers):
-        key = into[place]
-        if key is not None and layer.op != "input":
+    for place, key in enumerate(into):
+        if key is not None and seen.position[place] >= 0:
             pairs += [(s, place) for s in sources.get(key, ()) if (s, place) not in edges]
         if seen.position[place] >= 0:
             sources.setdefault(out[place], []).append(place)

@@ -193,8 +193,12 @@ class SearchSpace:
             if edits.startswith(COMPACT_PREFIX):
                 return self._free_architecture(edits)
             edits = self.parse(edits)
-        else:
+        elif isinstance(edits, Edits):
             self._check_edits(edits)
+        else:
+            raise InvalidArchitecture(
+                f"an architecture is edits or their text, got {type(edits).__name__}"
+            )
         removed = set(edits.remove)
         skips = [tuple(pair) for pair in self.skip_pairs[list(edits.skips)].tolist()]
         skips = [(source, target) for source, target in skips if target not in removed]
@@ -260,13 +264,19 @@ class SearchSpace:
         layers, groups = len(self.teacher.layers), len(self.groups)
         if not len(batch) and not batch.widths.size:
             return EditsBatch(np.zeros((0, layers), bool), np.zeros((0, groups), np.int64))
-        if batch.widths.shape[1] != groups or batch.remove.shape[1] > layers:
+        if batch.widths.shape[1] != groups:
             raise InvalidArchitecture(
                 f"the edits have {batch.widths.shape[1]} widths: this space has {groups} channel groups"
             )
-        if batch.skip_pairs.size and int(batch.skip_pairs.max()) >= len(self.skip_pairs):
+        known = batch.remove[
+            :, [place for place in self.removable if place < batch.remove.shape[1]]
+        ]
+        if known.sum() != batch.remove.sum():
+            raise InvalidArchitecture("the edits remove layers that this space cannot remove")
+        pairs = batch.skip_pairs
+        if pairs.size and not 0 <= int(pairs.min()) <= int(pairs.max()) < len(self.skip_pairs):
             raise InvalidArchitecture(
-                f"the edits name skip {batch.skip_pairs.max()}: this space has {len(self.skip_pairs)} skip pairs"
+                f"the edits name skips {pairs.min()} to {pairs.max()}: this space has {len(self.skip_pairs)} skip pairs"
             )
         return replace(batch, remove=pad_columns(batch.remove, layers))
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import torch
 
 
+_CHUNK = 1 << 20  # pixels; numpy counts a copy in int64
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """The network's input is `(pixel * scale - mean) / std`, in float32.
@@ -151,7 +154,9 @@ def channel_statistics(images: np.ndarray, scale: float) -> Preprocessing:
 def _moments(values: np.ndarray) -> tuple[float, float]:
     """Mean and population variance in float64; exact for uint8, where counting is also fastest."""
     if values.dtype == np.uint8:
-        counts = np.bincount(values.ravel(), minlength=256)
+        counts = np.zeros(256, np.int64)
+        for rows in np.array_split(values, values.size // _CHUNK + 1):
+            counts += np.bincount(rows.ravel(), minlength=256)
         levels = np.arange(256)
         mean = float(counts @ levels / values.size)
         return mean, float(counts @ (levels - mean) ** 2 / values.size)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +21,9 @@ from raysearch.errors import ConfigError, DataError
 _NATIVE_MODES = ("L", "RGB", "RGBA")  # uint8, kept as they are stored
 _PLAIN_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "LA": "L", "CMYK": "RGB", "YCbCr": "RGB"}
 _LUMA = np.array([19595, 38470, 7471], dtype=np.uint32)  # Pillow's ITU-R 601 weights, of 65536
-_CHUNK = 512
+_GROUP = 64
+_GROUPS_AT_ONCE = 32
+_THREADS = min(8, os.cpu_count() or 1)  # more would only wait for the interpreter's lock
 
 
 @dataclass(frozen=True)
@@ -66,24 +69,18 @@ def decode(
     """
     images: np.ndarray | None = None
     stream, row = iter(sources), 0
-    with ThreadPoolExecutor() as pool:
-        while chunk := list(islice(stream, _CHUNK)):
-            rows = range(row, row + len(chunk))
-            for index, image in zip(
-                rows, pool.map(_decode_one, rows, chunk, [how] * len(rows)), strict=True
-            ):
+    with ThreadPoolExecutor(_THREADS) as pool:
+        while groups := _groups(stream, row):
+            for first, pictures in pool.map(lambda group: _decode_group(*group, how=how), groups):
                 if images is None:
-                    images = np.empty((num_images, *image.shape), np.uint8)
-                if image.shape != images.shape[1:]:
-                    raise DataError(
-                        f"image {index} of the {part} part has shape {list(image.shape)}, the first has "
-                        f"{list(images.shape[1:])} (channels, height, width): set data.resize or data.mode"
-                    )
-                images[index] = image
-            row += len(chunk)
+                    images = np.empty((num_images, *pictures[0].shape), np.uint8)
+                for index, picture in enumerate(pictures, first):
+                    _check_alike(picture, images, index, part)
+                    images[index] = picture
+                row += len(pictures)
     if images is None:
         raise DataError(f"the {part} part of the data is empty: give at least one image")
-    return images
+    return images  # [num_images, C, H, W]
 
 
 def convert_array(images: np.ndarray, how: Conversion) -> np.ndarray:
@@ -117,6 +114,29 @@ def _grey(images: np.ndarray) -> np.ndarray:
         luma = np.einsum("c,nchw->nhw", _LUMA, images.astype(np.uint32)) + 0x8000
         return (luma >> 16).astype(np.uint8)[:, None]
     return np.einsum("c,nchw->nhw", _LUMA.astype(np.float32) / 65536, images)[:, None]
+
+
+def _groups(stream: Iterator[bytes | Path], row: int) -> list[tuple[int, list[bytes | Path]]]:
+    """The next pictures, in groups that are worth a thread's while, each with its first row."""
+    groups = []
+    while len(groups) < _GROUPS_AT_ONCE and (group := list(islice(stream, _GROUP))):
+        groups.append((row, group))
+        row += len(group)
+    return groups
+
+
+def _decode_group(
+    first: int, group: Sequence[bytes | Path], *, how: Conversion
+) -> tuple[int, list[np.ndarray]]:
+    return first, [_decode_one(row, source, how) for row, source in enumerate(group, first)]
+
+
+def _check_alike(picture: np.ndarray, images: np.ndarray, index: int, part: str) -> None:
+    if picture.shape != images.shape[1:]:
+        raise DataError(
+            f"image {index} of the {part} part has shape {list(picture.shape)}, the first has "
+            f"{list(images.shape[1:])} (channels, height, width): set data.resize or data.mode"
+        )
 
 
 def _decode_one(row: int, source: bytes | Path, how: Conversion) -> np.ndarray:

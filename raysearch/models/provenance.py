@@ -98,11 +98,9 @@ def identity(size: int) -> Origin:
 
 def _pass(context: Context, arriving: Sequence[Origin]) -> Origin:
     """Element-wise operations and windows keep channels; of several operands the widest ones count."""
-    shape = context.layer.shape
-    if not arriving:
-        return identity(shape[0])
-    matching = [origin for origin in arriving if len(origin.channels) == shape[0]]
-    return _merge(matching) if matching else identity(shape[0])
+    size = context.layer.shape[0] if context.layer.shape else 1
+    matching = [origin for origin in arriving if len(origin.channels) == size]
+    return _merge(matching) if matching else identity(size)
 
 
 def _new_channels(context: Context, arriving: Sequence[Origin]) -> Origin:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,15 +90,15 @@ def _read(path: Path) -> Any:
             ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # a file of garbage raises anything; it is re-raised as our own
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+            raise WeightsError(
+                f"teacher.weights: {str(path)!r} is a pickled object, not a plain state_dict, and pickles are never loaded; "
+                "save it with torch.save(module.state_dict(), path)"
+            ) from error
         raise WeightsError(
-            f"teacher.weights: {str(path)!r} is not a plain state_dict (it may be a whole pickled module, which is never "
-            "loaded); save it with torch.save(module.state_dict(), path)"
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise WeightsError(
-            f"teacher.weights: {str(path)!r} is not a readable weights file: {first}"
+            f"teacher.weights: {str(path)!r} is not a readable weights file ({type(error).__name__}); "
+            "give a .safetensors file or a state_dict saved by torch"
         ) from error
 
 

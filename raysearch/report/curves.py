@@ -88,10 +88,8 @@ def _plot_progress(axes: Axes, stages: dict[str, NDArray[np.float64]]) -> None:
         axes.step(at, best, where="post", color=colour, label=label, linestyle=line)
     finite = np.concatenate(list(stages.values()))
     finite = finite[np.isfinite(finite)]
-    low, high = (
-        float(np.quantile(finite, 0.1)),
-        float(finite.max()),
-    )  # the poorest may leave the axes
+    poor = 0.1 if len(finite) > 20 else 0.0  # of many, the poorest may leave the axes
+    low, high = float(np.quantile(finite, poor)), float(finite.max())
     margin = max(0.12 * (high - low), 0.01)
     axes.set_ylim(low - margin, high + margin)
     axes.set_xlabel("evaluation")

@@ -49,7 +49,6 @@ def provenance(run: RunFolder) -> Html:
             "details",
             element("summary", "The resolved configuration"),
             element("pre", element("code", run.config_text)),
-            open="open",
         ),
     )
 

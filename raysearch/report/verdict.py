@@ -99,15 +99,17 @@ def _judgement(gain: int, side: int, change: float) -> str:
 
 
 def _difference(gain: float, noise: float, clear: bool, num_test: int | None) -> str:
-    points = f"a difference of {100 * gain:+.1f} points"
+    points = f"{100 * gain:+.1f} points"
     if not num_test:
-        return f"{points} (test images not counted, so noise is not judged)"
-    band = f"the noise of {num_test:,} test images (two standard errors, ±{100 * noise:.1f} points)"
-    return f"{points}, {'more than' if clear else 'within'} {band}"
+        return f"{points} (noise is not judged, because the number of test images is not known)"
+    place = "beyond" if clear else "within"
+    return f"{points}, {place} the noise of {num_test:,} test images (±{100 * noise:.1f})"
 
 
 def _figures(row: Mapping[str, Any]) -> str:
-    return f"{percent(row['test_accuracy'])} of the test images with {count(int(row['num_params']))} parameters"
+    return (
+        f"{percent(row['test_accuracy'])} on test with {count(int(row['num_params']))} parameters"
+    )
 
 
 def _same_network(best: Mapping[str, Any], name: str, rival: Mapping[str, Any]) -> bool:

@@ -162,14 +162,6 @@ def mixed():
     return b.done()
 
 
-TEACHERS = {"resnet14": resnet, "vgg": vgg, "mixed": mixed}
-
-
-@pytest.fixture(params=list(TEACHERS))
-def teacher(request):
-    return TEACHERS[request.param]()
-
-
 def brute_params(architecture):
     """Parameters counted from the attributes alone, shared ones once."""
     total, seen = 0, set()
@@ -194,3 +186,27 @@ def brute_params(architecture):
             total += 0 if name in seen else size
             seen.add(name)
     return total
+
+
+TEACHERS = {"resnet14": resnet, "vgg": vgg, "mixed": mixed}
+
+
+@pytest.fixture(scope="session")
+def networks():
+    """Functions that build networks, by name; `Builder` for others."""
+    return {**TEACHERS, "resnet": resnet, "resnet34": resnet34}
+
+
+@pytest.fixture(scope="session")
+def builder():
+    return Builder
+
+
+@pytest.fixture(scope="session")
+def count_params():
+    return brute_params
+
+
+@pytest.fixture(params=list(TEACHERS), scope="module")
+def teacher(request):
+    return TEACHERS[request.param]()

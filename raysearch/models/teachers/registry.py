@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,7 @@ def load_teacher(
         module = _built_in(model, num_classes, shape)
     elif prefix == "torchvision":
         module = _torchvision(name, num_classes, shape)
-        heads = _AUXILIARY.get(name, ())
-        state = state and {k: v for k, v in state.items() if not k.startswith(heads or ("\0",))}
+        state = state and _without_heads(name, state)
     elif prefix == "timm":
         raise ConfigError(
             f"teacher.model is {model!r}, but timm's networks are not available yet; "
@@ -133,6 +131,11 @@ def _torchvision(name: str, num_classes: int, shape: tuple[int, ...]) -> nn.Modu
     return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
 
 
+def _without_heads(name: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    heads = _AUXILIARY.get(name, ())
+    return {key: tensor for key, tensor in state.items() if not key.startswith(tuple(heads))}
+
+
 def _own(model: str, num_classes: int, shape: tuple[int, ...]) -> nn.Module:
     make = _import(model)
     values = {"num_classes": num_classes, "input_shape": shape}
@@ -153,9 +156,9 @@ def _own(model: str, num_classes: int, shape: tuple[int, ...]) -> nn.Module:
 
 def _import(model: str) -> Callable[..., Any]:
     module_name, _, attribute = model.partition(":")
+    _make_here_importable()
     try:
-        with _importable_here():
-            value: Any = importlib.import_module(module_name)
+        value: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         raise ConfigError(
@@ -178,18 +181,11 @@ def _import(model: str) -> Callable[..., Any]:
     return value
 
 
-@contextlib.contextmanager
-def _importable_here() -> Iterator[None]:
-    """Makes the current folder importable, as it is for `python -m`."""
+def _make_here_importable() -> None:
+    """Adds the current folder behind all others, as `python -m` has it in front; what a teacher imports later is found too."""
     here = str(Path.cwd())
-    added = here not in sys.path and "" not in sys.path
-    if added:
+    if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
-    try:
-        yield
-    finally:
-        if added:
-            sys.path.remove(here)
 
 
 def _accepted(make: Callable[..., Any], names: Mapping[str, Any]) -> set[str]:

@@ -17,10 +17,10 @@ from torch import nn
 
 CONFIGURATIONS: Mapping[str, tuple[tuple[int, int], ...]] = {
     "resnet14": ((16, 2), (32, 2), (64, 2)),
-    "resnet20": ((16, 3), (32, 3), (64, 3)),
-    "resnet56": ((16, 9), (32, 9), (64, 9)),
     "resnet18": ((64, 2), (128, 2), (256, 2), (512, 2)),
+    "resnet20": ((16, 3), (32, 3), (64, 3)),
     "resnet34": ((64, 3), (128, 4), (256, 6), (512, 3)),
+    "resnet56": ((16, 9), (32, 9), (64, 9)),
 }
 """Name -> (width, blocks) of each stage."""
 

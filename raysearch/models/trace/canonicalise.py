@@ -85,6 +85,8 @@ def _read_node(reading: _Reading, node: fx.Node) -> None:
         if node.args[1] == 0:
             reading.holder[node] = reading.holder[node.args[0]]  # type: ignore[index]
         return  # a further output that something reads is refused at its reader
+    if isinstance(node.target, torch._ops.HigherOrderOperator):
+        raise UnsupportedTeacher(f"{where}: {node.target} inside forward is not supported yet")
     if not isinstance(node.target, torch._ops.OpOverload):
         if isinstance(node.meta.get("val"), torch.Tensor):
             raise UnsupportedTeacher(f"{where}: operation {node.target} is not supported")

@@ -19,8 +19,10 @@ import torch
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, free_symbols, int_oo
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, free_symbols
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
+from torch.utils._sympy.numbers import int_oo
 
 from raysearch.architecture.ops import Shape
 from raysearch.errors import TraceError, UnsupportedTeacher
@@ -62,6 +64,10 @@ def unwrap(module: nn.Module) -> nn.Module:
 @contextlib.contextmanager
 def evaluation(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's own training flag, and every buffer, is put back."""
+    if any(is_lazy(state) for state in (*module.parameters(), *module.buffers())):
+        raise TraceError(
+            f"{type(module).__name__} has layers whose sizes are not known yet; run it once on an input first"
+        )
     flags = {child: child.training for child in module.modules()}
     buffers = {buffer: buffer.clone() for buffer in module.buffers()}
     module.eval()

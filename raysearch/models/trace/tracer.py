@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from raysearch.architecture.graph import Architecture
+from raysearch.architecture.ops import Shape
 from raysearch.errors import TraceError, UnsupportedTeacher
 from raysearch.models.build import build
 from raysearch.models.trace.canonicalise import canonicalise
@@ -34,15 +36,27 @@ def trace(
         UnsupportedTeacher: control flow on data, the batch size in the code, an unknown operation, or a captured graph that
             does not give the teacher's logits.
     """
-    shape = tuple(int(size) for size in input_shape)
-    if not shape or any(size < 1 for size in shape):
-        raise TraceError(f"input_shape is {list(input_shape)}, but positive sizes are needed")
+    if not isinstance(module, nn.Module):
+        raise TraceError(f"a torch.nn.Module is needed, but {type(module).__name__} was given")
+    shape = _checked_shape(input_shape)
     teacher = unwrap(module)
     with evaluation(teacher):
         captured = capture(teacher, shape, output_index)
         architecture = canonicalise(captured, teacher, shape)
         _prove(architecture, teacher, output_index)
     return architecture
+
+
+def _checked_shape(input_shape: Sequence[int]) -> Shape:
+    try:
+        shape = tuple(operator.index(size) for size in input_shape)
+    except TypeError:
+        shape = ()
+    if not shape or any(size < 1 for size in shape):
+        raise TraceError(
+            f"input_shape is {input_shape!r}, but positive sizes without the batch are needed, such as (3, 32, 32)"
+        )
+    return shape
 
 
 def _prove(architecture: Architecture, teacher: nn.Module, output_index: int | str | None) -> None:
