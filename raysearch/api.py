@@ -9,12 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raysearch.cluster import check_packages
 from raysearch.config import BudgetValue, Config, load_config
 from raysearch.errors import ConfigError, RunFolderError, RunInterrupted
 from raysearch.files import RunFiles, check_run_name, create_run_folder, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
+    from ray.tune import Trainable
     from torch import nn
 
     from raysearch.architecture import Architecture
@@ -174,14 +176,25 @@ def compress(
 
 
 def prepare(config: Config, *, teacher: nn.Module | None = None, data: Any = None) -> Problem:
-    """Loads and checks what a run needs, for use inside one's own Tune script: `.space`, `.trainable()`.
+    """Loads and checks what a run needs, for use inside one's own Tune script: its `.space`, and `make_trainable`.
 
     Raises:
         InputError: with the field, the value and the remedy.
     """
+    check_packages()
     from raysearch.problem import prepare as prepare_problem
 
     return prepare_problem(config, teacher=teacher, data=None if data is None else _pairs(data))
+
+
+def make_trainable(problem: Problem) -> type[Trainable]:
+    """The distillation of a problem's students for anybody's `ray.tune.Tuner`; its trials need `architecture` in their config.
+
+    Trains the teacher first where it came without weights (or takes it from the cache).
+    """
+    from raysearch.teaching import make_trainable as make
+
+    return make(problem)
 
 
 def run(
@@ -193,6 +206,7 @@ def run(
 ) -> Result:
     """Runs a configuration from the beginning; see `compress`."""
     check_run_name(config.run.storage, config.run.name)
+    check_packages()
     from raysearch.problem import prepare, save_arrays
 
     problem = prepare(config, teacher=teacher, data=data)
@@ -224,6 +238,7 @@ def resume(
                 f"{key}: cannot change in a run that has results; start a new run (what may change: {', '.join(RESUMABLE)})"
             )
     config = load_config(files.config, overrides)
+    check_packages()
     from raysearch.problem import reopen
 
     return _execute(reopen(config, files), files, progress)
@@ -297,4 +312,4 @@ def _label(text: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in text.rpartition(":")[2]).strip("-") or "run"
 
 
-__all__ = ["Result", "Student", "compress", "prepare", "resume", "run"]
+__all__ = ["Result", "Student", "compress", "make_trainable", "prepare", "resume", "run"]

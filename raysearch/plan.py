@@ -101,7 +101,7 @@ def make_plan(
         lambda: search.done and uniform_ready(),
         students,
     )
-    stages: list[Stage] = [search, finish, uniform]
+    stages: list[Stage] = [search]
     random = random_finish = None
     if "random" in config.baselines:
         random = SearchStage(
@@ -118,7 +118,11 @@ def make_plan(
             lambda: random.done,
             students,
         )
-        stages += [random, random_finish]
+        stages.append(random)
+    # the long trainings fill the slots while the last random trials run; their own finish can then begin without a pause
+    stages += [uniform, finish]
+    if random_finish is not None:
+        stages.append(random_finish)
     return Plan(search, finish, uniform, random, random_finish, Pipeline(stages, on_change))
 
 

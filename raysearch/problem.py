@@ -8,25 +8,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from raysearch.architecture import Architecture, SearchSpace
-from raysearch.cluster import check_local_resources, check_packages
+from raysearch.cluster import check_local_resources
 from raysearch.config import Config
 from raysearch.data import DataSet, from_arrays, load_data
-from raysearch.errors import DataError
+from raysearch.errors import DataError, InputError
 from raysearch.files import RunFiles, read_json
 from raysearch.models import build, check_forward, load_teacher, load_weights, trace
 from raysearch.objective import ObjectiveName, resolve_objective
 from raysearch.schedules import make_scheduler
 from searchers.registry import make_algorithm
-
-if TYPE_CHECKING:
-    from trainables.distillation import DistillationTrainable
 
 ArrayPair = tuple[Any, Any]
 
@@ -52,12 +49,6 @@ class Problem:
     architecture: Architecture
     space: SearchSpace
     objective: ObjectiveName
-
-    def trainable(self) -> type[DistillationTrainable]:
-        """The distillation of these students for anybody's `ray.tune.Tuner` (see `raysearch.teaching.make_trainable`)."""
-        from raysearch.teaching import make_trainable
-
-        return make_trainable(self)
 
     @property
     def space_arguments(self) -> dict[str, Any]:
@@ -92,7 +83,6 @@ def prepare(
     Raises:
         InputError: one sentence that names the field, the value and the remedy.
     """
-    check_packages()
     check_local_resources(config)
     make_scheduler(config.schedule, epochs=config.distill.epochs)
     data_set = _load_data(config, data)
@@ -108,8 +98,12 @@ def prepare(
         has_weights = weights is not None
     else:
         module, has_weights = teacher, True
-    check_forward(module, shape, data_set.num_classes)
-    architecture = trace(module, shape)
+    try:
+        check_forward(module, shape, data_set.num_classes)
+        architecture = trace(module, shape)
+    except InputError as error:
+        name = config.teacher.model if teacher is None else type(teacher).__name__
+        raise type(error)(f"teacher.model {name!r}: {error}") from error
     return _problem(config, data_set, module.eval(), architecture, has_weights=has_weights)
 
 
@@ -124,7 +118,6 @@ def reopen(config: Config, files: RunFiles) -> Problem:
     arrays = _load_arrays(files.arrays) if files.arrays.exists() else None
     if not files.teacher_card.exists():
         return prepare(config, data=arrays)
-    check_packages()
     check_local_resources(config)
     make_scheduler(config.schedule, epochs=config.distill.epochs)
     data_set = _load_data(config, arrays)

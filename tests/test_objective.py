@@ -67,7 +67,7 @@ def test_auto_is_accuracy_within_a_budget_and_f_without():
 def test_the_pareto_front_equals_brute_force(seed):
     rng = np.random.default_rng(seed)
     points = [
-        (int(p), float(a)) for p, a in zip(rng.integers(1, 9, 30), rng.integers(0, 9, 30) / 9)
+        (int(p), float(a)) for p, a in np.c_[rng.integers(1, 9, 30), rng.integers(0, 9, 30) / 9]
     ]
 
     def beaten(i):

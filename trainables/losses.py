@@ -56,9 +56,9 @@ def ce_logits(
 def loss_function(recipe: Recipe) -> Loss:
     """The recipe's loss with its constants bound."""
     if recipe.loss == "ce":
-        return lambda student, teacher, labels: cross_entropy(student, labels)  # noqa: ARG005 - one signature for all
+        return lambda student, teacher, labels: cross_entropy(student, labels)
     if recipe.loss == "logits_mse":
-        return lambda student, teacher, labels: squared_logits(student, _given(teacher))  # noqa: ARG005 - the same
+        return lambda student, teacher, labels: squared_logits(student, _given(teacher))
     if recipe.loss == "ce_logits":
         return lambda student, teacher, labels: ce_logits(
             student, _given(teacher), labels, beta=recipe.beta

@@ -21,8 +21,7 @@ from trainables.losses import loss_function
 from trainables.recipe import Recipe
 
 _CALIBRATION_BATCHES = 20
-_CALIBRATION_IMAGES = 128  # in a batch
-_EVALUATION_BATCH = 512
+_CALIBRATION_IMAGES = 128  # in a batch, fewer of large images
 
 
 class Training:
@@ -104,9 +103,7 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """All that continuing needs, detached from this object; loads with `torch.load(weights_only=True)`."""
         return {
-            "module": {
-                key: _plain(value) for key, value in self.module.state_dict().items()
-            },
+            "module": {key: _plain(value) for key, value in self.module.state_dict().items()},
             "optimizer": copy.deepcopy(self._optimizer.state_dict()),
             "epochs_done": self.epochs_done,
             "diverged": self.diverged,
@@ -156,7 +153,7 @@ def evaluate(
     preprocessing: Preprocessing,
     *,
     device: torch.device | str = "cpu",
-    batch_size: int = _EVALUATION_BATCH,
+    batch_size: int | None = None,
 ) -> dict[str, float]:
     """Accuracy in [0, 1] and mean cross-entropy of `module` in evaluation mode.
 
@@ -170,7 +167,7 @@ def evaluate(
 
 @torch.no_grad()
 def evaluate_batches(
-    module: nn.Module, batches: DeviceBatches, *, batch_size: int = _EVALUATION_BATCH
+    module: nn.Module, batches: DeviceBatches, *, batch_size: int | None = None
 ) -> dict[str, float]:
     """As `evaluate`, of images that are on the module's device; the loss is summed in float64."""
     was_training = module.training
@@ -206,7 +203,7 @@ def recalibrate(module: nn.Module, batches: DeviceBatches, *, seed: int = 0) -> 
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
         norm.train()
-    size = max(_CALIBRATION_IMAGES, 2)
+    size = min(_CALIBRATION_IMAGES, batches.forward_batch_size)
     order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(seed))
     order = order[: size * _CALIBRATION_BATCHES].to(batches.device)
     for indices in torch.tensor_split(order, num_batches(len(order), size)):

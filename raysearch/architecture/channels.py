@@ -13,14 +13,10 @@ from dataclasses import dataclass
 
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import Shape
-
-Blocks = tuple[tuple[int, int], ...]
-"""(variable, multiplicity) in the order of the channels; channel c of a variable takes `multiplicity` adjacent places."""
+from raysearch.architecture.variables import Blocks, Variables
 
 MAX_BLOCKS = 4096
 """A channel axis of more blocks than this is frozen instead of tracked."""
-MAX_REFINEMENTS = 512
-"""Two lists that need more splits than this to align are frozen instead."""
 
 
 @dataclass(frozen=True)
@@ -62,87 +58,10 @@ def analyse(architecture: Architecture) -> ChannelAnalysis:
     return _Analyser(architecture).run()
 
 
-class _Variables:
-    """Union-find over channel variables that can be split in two."""
-
-    def __init__(self) -> None:
-        self.parent: list[int] = []
-        self.size: list[int] = []
-        self.divisor: list[int] = []
-        self.frozen: list[str] = []
-        self.parts: list[tuple[int, int] | None] = []
-
-    def new(self, size: int, frozen: str = "", divisor: int = 1) -> int:
-        self.parent.append(len(self.parent))
-        self.size.append(size)
-        self.divisor.append(divisor)
-        self.frozen.append(frozen)
-        self.parts.append(None)
-        return self.parent[-1]
-
-    def find(self, variable: int) -> int:
-        while self.parent[variable] != variable:
-            self.parent[variable] = self.parent[self.parent[variable]]
-            variable = self.parent[variable]
-        return variable
-
-    def resolve(self, blocks: Blocks) -> Blocks:
-        """The same axis in the unsplit representatives of today."""
-        out: list[tuple[int, int]] = []
-        stack = list(reversed(blocks))
-        while stack:
-            variable, multiplicity = stack.pop()
-            root = self.find(variable)
-            parts = self.parts[root]
-            if parts is None:
-                out.append((root, multiplicity))
-            else:
-                stack.extend(((parts[1], multiplicity), (parts[0], multiplicity)))
-        return tuple(out)
-
-    def freeze(self, blocks: Blocks, reason: str) -> None:
-        for root, _ in self.resolve(blocks):
-            self.frozen[root] = self.frozen[root] or reason
-
-    def divide(self, blocks: Blocks, divisor: int) -> None:
-        for root, _ in self.resolve(blocks):
-            self.divisor[root] = math.lcm(self.divisor[root], divisor)
-
-    def split(self, root: int, first: int) -> None:
-        sizes = (first, self.size[root] - first)
-        left, right = (self.new(n, self.frozen[root], self.divisor[root]) for n in sizes)
-        self.parts[root] = (left, right)
-
-    def union(self, left: int, right: int) -> None:
-        keep, drop = min(left, right), max(left, right)
-        self.parent[drop] = keep
-        self.divisor[keep] = math.lcm(self.divisor[keep], self.divisor[drop])
-        self.frozen[keep] = self.frozen[keep] or self.frozen[drop]
-
-    def unify(self, left: Blocks, right: Blocks) -> Blocks:
-        """Makes two channel axes of equal length one; freezes both where they do not align."""
-        for _ in range(MAX_REFINEMENTS):
-            left, right = self.resolve(left), self.resolve(right)
-            mismatch = next((p for p in zip(left, right, strict=False) if p[0] != p[1]), None)
-            if mismatch is None and len(left) == len(right):
-                return left
-            if mismatch is None or mismatch[0][1] != mismatch[1][1]:
-                break
-            (a, _), (b, _) = mismatch
-            if self.size[a] == self.size[b]:
-                self.union(a, b)
-            else:
-                large = a if self.size[a] > self.size[b] else b
-                self.split(large, min(self.size[a], self.size[b]))
-        self.freeze(left, "its channels are combined with others that do not align")
-        self.freeze(right, "its channels are combined with others that do not align")
-        return left
-
-
 class _Analyser:
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
-        self.variables = _Variables()
+        self.variables = Variables()
         self.inputs: list[Blocks] = []
         self.outputs: list[Blocks] = []
         self.owners: dict[str, int] = {}
@@ -222,7 +141,7 @@ _PRODUCERS = frozenset({"conv", "linear"})
 _CONSUMERS = frozenset({"conv", "linear", "batch_norm"})
 
 
-def _indivisible(variables: _Variables, root: int) -> str:
+def _indivisible(variables: Variables, root: int) -> str:
     fits = variables.size[root] % variables.divisor[root] == 0
     return "" if fits else "it crosses the groups of a grouped convolution"
 
@@ -232,12 +151,12 @@ def _is_depthwise(layer: Layer) -> bool:
     return layer.op == "conv" and layer.attrs["groups"] == layer.attrs["in_channels"] > 1
 
 
-def _constant(variables: _Variables, layer: Layer, reason: str) -> Blocks:
+def _constant(variables: Variables, layer: Layer, reason: str) -> Blocks:
     return ((variables.new(layer.shape[0], reason), 1),) if layer.shape else ()
 
 
 def _unknown(
-    variables: _Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
 ) -> Blocks:
     reason = f"{layer.name} ({layer.op}) is not understood"
     for blocks in slots:
@@ -246,13 +165,13 @@ def _unknown(
 
 
 def _input(
-    variables: _Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
 ) -> Blocks:
     return _constant(variables, layer, "it is the network's input")
 
 
 def _same(
-    variables: _Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
 ) -> Blocks:
     if shapes[0][:1] != layer.shape[:1]:
         return _unknown(variables, layer, slots, shapes)
@@ -260,7 +179,7 @@ def _same(
 
 
 def _conv(
-    variables: _Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
 ) -> Blocks:
     attrs = layer.attrs
     if _is_depthwise(layer):
@@ -274,7 +193,7 @@ def _conv(
 
 
 def _linear(
-    variables: _Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
 ) -> Blocks:
     if len(layer.shape) > 1:  # it acts on the last axis, the channels are the first
         return slots[0]
@@ -282,7 +201,7 @@ def _linear(
 
 
 def _reduce(
-    variables: _Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
 ) -> Blocks:
     if 0 not in layer.attrs["dims"]:
         return slots[0]
@@ -292,7 +211,7 @@ def _reduce(
 
 
 def _softmax(
-    variables: _Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
 ) -> Blocks:
     if layer.attrs["dim"] in (0, -len(layer.shape)):
         variables.freeze(slots[0], f"{layer.name} normalises over the channels")
@@ -300,7 +219,7 @@ def _softmax(
 
 
 def _broadcast(
-    variables: _Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
 ) -> Blocks:
     """Operands that bring all channels are one; those that are broadcast over channels stay as they are."""
     full: Blocks | None = None
@@ -313,7 +232,7 @@ def _broadcast(
 
 
 def _concat(
-    variables: _Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
 ) -> Blocks:
     if layer.attrs["dim"] in (0, -len(layer.shape)):
         return tuple(block for blocks in slots for block in blocks)
@@ -324,7 +243,7 @@ def _concat(
 
 
 def _reshape(
-    variables: _Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
 ) -> Blocks:
     if layer.attrs["mode"] != "flatten":
         return _unknown(variables, layer, slots, shapes)
@@ -342,7 +261,7 @@ def channel_pads(layer: Layer) -> tuple[int, int] | None:
 
 
 def _pad(
-    variables: _Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
 ) -> Blocks:
     added = channel_pads(layer)
     if added is None:
@@ -353,7 +272,7 @@ def _pad(
     return (*before, *slots[0], *after)
 
 
-_Rule = Callable[[_Variables, Layer, Sequence[Blocks], Sequence[Shape]], Blocks]
+_Rule = Callable[[Variables, Layer, Sequence[Blocks], Sequence[Shape]], Blocks]
 _RULES: Mapping[str, _Rule] = {
     "input": _input,
     "identity": _same,

@@ -40,6 +40,9 @@ class Edits:
         object.__setattr__(self, "remove", tuple(sorted({int(index) for index in self.remove})))
         object.__setattr__(self, "widths", tuple(int(width) for width in self.widths))
         object.__setattr__(self, "skips", tuple(sorted({int(pair) for pair in self.skips})))
+        for name in ("remove", "widths", "skips"):
+            if min(getattr(self, name), default=0) < 0:
+                raise InvalidArchitecture(f"{name} of the edits holds a negative number")
 
     def __str__(self) -> str:
         gaps = np.diff(self.skips, prepend=-1) - 1 if self.skips else []
@@ -53,10 +56,14 @@ class Edits:
         Raises:
             InvalidArchitecture: where the text is not canonical.
         """
-        if not isinstance(text, str) or not text.startswith(PREFIX) or len(text) > _MAX_TEXT:
+        if not isinstance(text, str) or not text.startswith(PREFIX):
             shown = text[:40] if isinstance(text, str) else text
             raise InvalidArchitecture(
                 f"architecture {shown!r} is not the text of edits: it must begin with {PREFIX!r}"
+            )
+        if len(text) > _MAX_TEXT:
+            raise InvalidArchitecture(
+                f"the text of edits has {len(text)} characters: at most {_MAX_TEXT} are read"
             )
         sections = text[len(PREFIX) :].split(".")
         if len(sections) != 3:

@@ -51,9 +51,9 @@ class Layer:
     name: str
     op: str
     inputs: tuple[tuple[str, ...], ...] = ()
-    attrs: Mapping[str, Any] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     shape: Shape = ()
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         attrs = {key: _native(value) for key, value in self.attrs.items()}

@@ -12,13 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raysearch.architecture.channels import (
-    Blocks,
-    ChannelAnalysis,
-    ChannelVariable,
-    channel_pads,
-)
+from raysearch.architecture.channels import ChannelAnalysis, ChannelVariable, channel_pads
 from raysearch.architecture.graph import Architecture
+from raysearch.architecture.variables import Blocks
 from raysearch.errors import ConfigError
 
 GROUPINGS = ("coupled", "by_size")

@@ -27,7 +27,8 @@ from raysearch.architecture.groups import ChannelGroup
 ENOUGH = 0.9
 """A student that uses this share of a limit is not grown any more."""
 _HALVINGS = 24
-_CHUNK = 2048
+_CHUNK = 256
+"""Candidates at a time: BLAS stays on one thread (a second one only spins on products this small), arrays stay in the cache."""
 _MOVED_LAYERS = 32
 """How many of the costliest removable layers the search nearby brings back."""
 

@@ -24,9 +24,14 @@ from raysearch.architecture.groups import ChannelGroup, channel_map, group_chann
 from raysearch.architecture.legal import removable_layers, skip_pairs
 from raysearch.architecture.repair import Repairer
 from raysearch.architecture.sampling import Dimensions, mutate_edits, sample_edits
+from raysearch.architecture.validate import (
+    OPERATIONS,
+    check_batch,
+    check_edits,
+    check_operations,
+    free_architecture,
+)
 from raysearch.errors import BudgetError, ConfigError, InvalidArchitecture
-
-OPERATIONS = ("remove", "shrink", "skip")
 
 
 class SearchSpace:
@@ -65,7 +70,7 @@ class SearchSpace:
             BudgetError: the budget is malformed, or no student meets it.
         """
         self.teacher = teacher
-        self.operations = _check_operations(operations)
+        self.operations = check_operations(operations)
         analysis = analyse(teacher)
         grouped = group_channels(
             analysis, grouping=grouping, divisor=divisor, min_channels=min_channels
@@ -191,7 +196,7 @@ class SearchSpace:
         """
         if isinstance(edits, str):
             if edits.startswith(COMPACT_PREFIX):
-                return self._free_architecture(edits)
+                return free_architecture(edits, self.teacher)
             edits = self.parse(edits)
         elif isinstance(edits, Edits):
             self._check_edits(edits)
@@ -261,59 +266,15 @@ class SearchSpace:
 
     def _conform(self, batch: EditsBatch) -> EditsBatch:
         """The batch with one column of `remove` for every layer, checked to be of this space."""
-        layers, groups = len(self.teacher.layers), len(self.groups)
+        layers = len(self.teacher.layers)
         if not len(batch) and not batch.widths.size:
-            return EditsBatch(np.zeros((0, layers), bool), np.zeros((0, groups), np.int64))
-        if batch.widths.shape[1] != groups:
-            raise InvalidArchitecture(
-                f"the edits have {batch.widths.shape[1]} widths: this space has {groups} channel groups"
-            )
-        known = batch.remove[
-            :, [place for place in self.removable if place < batch.remove.shape[1]]
-        ]
-        if known.sum() != batch.remove.sum():
-            raise InvalidArchitecture("the edits remove layers that this space cannot remove")
-        pairs = batch.skip_pairs
-        if pairs.size and not 0 <= int(pairs.min()) <= int(pairs.max()) < len(self.skip_pairs):
-            raise InvalidArchitecture(
-                f"the edits name skips {pairs.min()} to {pairs.max()}: this space has {len(self.skip_pairs)} skip pairs"
-            )
+            widths = np.zeros((0, len(self.groups)), np.int64)
+            return EditsBatch(np.zeros((0, layers), bool), widths)
+        check_batch(batch, self.groups, self.removable, len(self.skip_pairs))
         return replace(batch, remove=pad_columns(batch.remove, layers))
 
     def _check_edits(self, edits: Edits) -> None:
-        unknown = sorted(set(edits.remove) - set(self.removable))
-        if unknown:
-            layers = self.teacher.layers
-            name = layers[unknown[0]].name if unknown[0] < len(layers) else "which does not exist"
-            raise InvalidArchitecture(
-                f"remove names layer {unknown[0]} ({name}): this space cannot remove it"
-            )
-        if len(edits.widths) != len(self.groups):
-            raise InvalidArchitecture(
-                f"widths has {len(edits.widths)} entries: this space has {len(self.groups)} channel groups"
-            )
-        for group, width in zip(self.groups, edits.widths, strict=True):
-            if not 1 <= width <= group.size or width % group.alignment:
-                raise InvalidArchitecture(
-                    f"widths[{group.id}] is {width}: give a multiple of {group.alignment} in [1, {group.size}]"
-                )
-        for pair in edits.skips[:1] + edits.skips[-1:]:
-            if not 0 <= pair < len(self.skip_pairs):
-                raise InvalidArchitecture(
-                    f"skips names pair {pair}: this space has {len(self.skip_pairs)} skip pairs"
-                )
-
-    def _free_architecture(self, text: str) -> Architecture:
-        student, teacher = Architecture.from_compact(text), self.teacher
-        if student.input_shape != teacher.input_shape:
-            raise InvalidArchitecture(
-                f"input_shape is {student.input_shape}: the teacher takes {teacher.input_shape}"
-            )
-        if student[student.output].shape != teacher[teacher.output].shape:
-            raise InvalidArchitecture(
-                f"the output has shape {student[student.output].shape}: the teacher's is {teacher[teacher.output].shape}"
-            )
-        return student
+        check_edits(edits, self.teacher, self.groups, self.removable, len(self.skip_pairs))
 
     def _check_budget(self) -> None:
         smallest = self.smallest()
@@ -325,14 +286,3 @@ class SearchSpace:
                     f"budget.{metric} of {limit:,} ({limit / total[metric]:.3g} of the teacher's) cannot be met: the smallest "
                     f"possible student has {least:,} ({least / total[metric]:.3g}); raise the budget or allow more operations"
                 )
-
-
-def _check_operations(operations: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(operations, str) or not all(isinstance(name, str) for name in operations):
-        raise ConfigError(f"space.operations is {operations!r}: give a list of {OPERATIONS}")
-    unknown = [name for name in operations if name not in OPERATIONS]
-    if unknown:
-        raise ConfigError(
-            f"space.operations has {unknown[0]!r}: choose from {', '.join(OPERATIONS)}"
-        )
-    return tuple(name for name in OPERATIONS if name in operations)

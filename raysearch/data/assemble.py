@@ -6,7 +6,7 @@ import numpy as np
 
 from raysearch.data.arrays import check_labels
 from raysearch.data.augment import resolve_augment
-from raysearch.data.dataset import DataSet, Split, channel_statistics, content_hash
+from raysearch.data.dataset import DataSet, Preprocessing, Split, channel_statistics, content_hash
 from raysearch.data.source import Source
 from raysearch.data.splits import check_share, stratified_split
 from raysearch.errors import DataError
@@ -28,9 +28,11 @@ def assemble(source: Source, *, validation: float, augment: str, seed: int) -> D
     splits, notes = _split(source, validation, seed)
     notes = (*source.notes, *notes, *_absent_classes(splits["train"].labels, classes))
     images = splits["train"].images
-    scale = source.scale or (1 / 255 if images.dtype == np.uint8 else 1.0)
-    preprocessing = channel_statistics(images, scale)
     channels, height, width = images.shape[1:]
+    if images.dtype == np.uint8:
+        preprocessing = channel_statistics(images, source.scale or 1 / 255)
+    else:  # floating-point values are taken for the network's input as they are
+        preprocessing = Preprocessing(1.0, (0.0,) * channels, (1.0,) * channels)
     chosen = resolve_augment(augment, source.augment, (channels, height, width))
     settings = {
         "classes": list(classes),

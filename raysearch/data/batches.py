@@ -11,6 +11,9 @@ import torch
 from raysearch.data.augment import Views, apply_views
 from raysearch.data.dataset import Preprocessing
 
+_MIN_FORWARD_BATCH, _MAX_FORWARD_BATCH = 16, 512
+_FORWARD_PIXELS = 512 * 32 * 32
+
 
 def to_device(array: np.ndarray | torch.Tensor, device: torch.device | str) -> torch.Tensor:
     """Array -> tensor, sharing memory on the CPU (also with a read-only array, which nobody may write to)."""
@@ -77,9 +80,16 @@ class DeviceBatches:
         order = torch.randperm(len(self), generator=generator).to(self.device)
         return list(torch.tensor_split(order, num_batches(len(self), batch_size)))
 
-    def in_order(self, batch_size: int) -> Iterator[torch.Tensor]:
-        """All indices once, ascending, in chunks of at most `batch_size`."""
-        yield from torch.arange(len(self), device=self.device).split(batch_size)
+    def in_order(self, batch_size: int | None = None) -> Iterator[torch.Tensor]:
+        """All indices once, ascending, in chunks of at most `batch_size` (None: as many as passes without gradients take well)."""
+        size = batch_size or self.forward_batch_size
+        yield from torch.arange(len(self), device=self.device).split(size)
+
+    @property
+    def forward_batch_size(self) -> int:
+        """512 images up to 32x32, fewer of larger ones, so that activations stay within a few hundred megabytes."""
+        height, width = self.images.shape[2:]
+        return max(_MIN_FORWARD_BATCH, min(_MAX_FORWARD_BATCH, _FORWARD_PIXELS // (height * width)))
 
 
 def num_batches(num_images: int, batch_size: int) -> int:

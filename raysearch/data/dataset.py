@@ -22,8 +22,9 @@ class Preprocessing:
     """The network's input is `(pixel * scale - mean) / std`, in float32.
 
     Attributes:
-        scale: brings the source's pixels to about unit range (1/255 for uint8 images, 1/16 for digits, 1 for floats).
-        mean, std: one value a channel, of the scaled pixels of the training part.
+        scale: brings the source's pixels to about unit range (1/255 for uint8 images, 1/16 for digits).
+        mean, std: one value a channel, of the scaled pixels of the training part; 0 and 1 where the source's values are floating-point.
+            Such values are the network's input as they are: whoever gives them has normalised them as the teacher wants.
     """
 
     scale: float

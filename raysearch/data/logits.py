@@ -67,7 +67,7 @@ def distillation_data(
     num_views: int = 10,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    batch_size: int = 256,
+    batch_size: int | None = None,
 ) -> DistillationData:
     """Draw the views and let the teacher answer them.
 
@@ -99,7 +99,7 @@ def teacher_logits(
     preprocessing: Preprocessing,
     *,
     device: torch.device | str = "cpu",
-    batch_size: int = 256,
+    batch_size: int | None = None,
 ) -> np.ndarray:
     """Raw outputs of `module` in evaluation mode for every view of every image.
 

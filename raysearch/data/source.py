@@ -16,7 +16,7 @@ class Source:
         name: as in DataSet.
         parts: "train" and perhaps "validation" and "test" -> (images [N, C, H, W], labels [N]).
         classes: the classes' names, or None where only the labels tell.
-        scale: see Preprocessing; None: 1/255 for uint8, 1 for floats.
+        scale: see Preprocessing; None: 1/255. Floating-point images are not normalised at all.
         augment: what `data.augment: auto` means here; None: decided by the size.
         notes: as in DataSet.
         num_test: rows to split off for the test part where there is none; None: 15 %.

@@ -6,6 +6,7 @@ as any other; its state_dict has the teacher's keys.
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Mapping
 from functools import cache, reduce
 
@@ -14,6 +15,7 @@ from torch import fx, nn
 
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import OPS
+from raysearch.errors import InvalidArchitecture
 from raysearch.models.calls import Call, function_call, module_call, weighted_call
 from raysearch.models.inherit import Slice, plan
 from raysearch.models.provenance import Keep
@@ -174,9 +176,18 @@ def _has(root: nn.Module, path: str) -> bool:
     return value is not None
 
 
+def _checked_parts(path: str) -> list[str]:
+    """The names on a path; `torch.fx` writes them into code as they stand."""
+    parts = path.split(".")
+    for part in parts:
+        if not part.isprintable() or set(part) & set('"\\') or keyword.iskeyword(part):
+            raise InvalidArchitecture(f"{part!r} in the name {path!r} cannot name a module")
+    return parts
+
+
 def _place(root: nn.Module, path: str, value: nn.Module | torch.Tensor) -> None:
     """Sets a module or parameter at a dotted path; what is missing on the way is made."""
-    *parents, last = path.split(".")
+    *parents, last = _checked_parts(path)
     owner = root
     for part in parents:
         if part not in owner._modules:

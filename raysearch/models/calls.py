@@ -69,6 +69,14 @@ BINARY: Mapping[str, str] = {
 }
 """Element-wise functions of two tensors by their ATen name."""
 
+_DROPOUTS = {
+    "dropout": "nn.Dropout",
+    "feature_dropout": "nn.Dropout2d",
+    "alpha_dropout": "nn.AlphaDropout",
+}
+_REDUCTIONS = {"mean": "torch.mean", "sum": "torch.sum", "amax": "torch.amax"}
+_POOLS = {"max": "max_pool", "avg": "avg_pool"}
+
 _NAMESPACES: Mapping[str, Any] = {
     "F": functional,
     "nn": nn,
@@ -162,31 +170,28 @@ def _batch_norm(layer: Layer) -> Call:
 
 
 def _dropout(layer: Layer) -> Call:
-    kinds = {
-        "dropout": "nn.Dropout",
-        "feature_dropout": "nn.Dropout2d",
-        "alpha_dropout": "nn.AlphaDropout",
-    }
-    if layer.attrs["fn"] not in kinds:
+    return Call(_known(layer, "fn", _DROPOUTS), (layer.attrs["p"],))
+
+
+def _known(layer: Layer, key: str, names: Mapping[str, str]) -> str:
+    """What an attribute stands for; an architecture file must not be able to name any other function."""
+    if layer.attrs[key] not in names:
         raise InvalidArchitecture(
-            f"layer {layer.name!r}: dropout function {layer.attrs['fn']!r} is not known"
+            f"layer {layer.name!r}: {key} is {layer.attrs[key]!r}, but {', '.join(names)} are known"
         )
-    return Call(kinds[layer.attrs["fn"]], (layer.attrs["p"],))
+    return names[layer.attrs[key]]
 
 
 def _unary(layer: Layer) -> Call:
-    a = layer.attrs
-    if a["fn"] not in UNARY:
-        raise InvalidArchitecture(f"layer {layer.name!r}: function {a['fn']!r} is not known")
-    return Call(UNARY[a["fn"]], tuple(a["args"]), dict(a["kwargs"]))
+    kwargs = dict(layer.attrs["kwargs"])
+    for name in kwargs:
+        if not name.isidentifier():
+            raise InvalidArchitecture(f"layer {layer.name!r}: {name!r} is no argument's name")
+    return Call(_known(layer, "fn", UNARY), tuple(layer.attrs["args"]), kwargs)
 
 
 def _binary(layer: Layer) -> Call:
-    if layer.attrs["fn"] not in BINARY:
-        raise InvalidArchitecture(
-            f"layer {layer.name!r}: function {layer.attrs['fn']!r} is not known"
-        )
-    return Call(BINARY[layer.attrs["fn"]])
+    return Call(_known(layer, "fn", BINARY))
 
 
 def _pool(layer: Layer) -> Call:
@@ -202,13 +207,15 @@ def _pool(layer: Layer) -> Call:
         kwargs["ceil_mode"] = True
     if a["kind"] == "avg" and not a.get("count_include_pad", True):
         kwargs["count_include_pad"] = False
-    return Call(f"F.{a['kind']}_pool{len(a['kernel'])}d", (_flat(a["kernel"]),), kwargs)
+    return Call(
+        f"F.{_known(layer, 'kind', _POOLS)}{len(a['kernel'])}d", (_flat(a["kernel"]),), kwargs
+    )
 
 
 def _adaptive_pool(layer: Layer) -> Call:
     a = layer.attrs
     size = tuple(a["output_size"])
-    return Call(f"F.adaptive_{a['kind']}_pool{len(size)}d", (_flat(size),))
+    return Call(f"F.adaptive_{_known(layer, 'kind', _POOLS)}{len(size)}d", (_flat(size),))
 
 
 def _reduce(layer: Layer) -> Call:
@@ -217,7 +224,7 @@ def _reduce(layer: Layer) -> Call:
     kwargs: dict[str, Any] = {"dim": dims[0] if len(dims) == 1 else dims}
     if a["keepdim"]:
         kwargs["keepdim"] = True
-    return Call(f"torch.{a['fn']}", kwargs=kwargs)
+    return Call(_known(layer, "fn", _REDUCTIONS), kwargs=kwargs)
 
 
 def _concat(layer: Layer) -> Call:

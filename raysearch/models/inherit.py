@@ -44,9 +44,8 @@ class Slice:
             return  # another kernel size: nothing to take over
         if columns is None:
             _copy_rows(target, source, self.rows)
-        elif columns.ndim == 1 and _is_range(self.rows) and _is_range(columns):
-            rows, width = len(self.rows), len(columns)
-            target.copy_(source[:rows, :width])
+        elif _is_prefix(self.rows, source.shape[0]) and _is_prefix(columns, source.shape[1]):
+            target.copy_(source[: len(self.rows), : len(columns)])
         else:
             _copy_grid(target, source, self.rows, columns)
 
@@ -135,8 +134,9 @@ _SLICERS: Mapping[str, Callable[[Context, Origin, Origin], dict[str, Slice]]] = 
 }
 
 
-def _is_range(index: np.ndarray) -> bool:
-    return bool(np.array_equal(index, np.arange(len(index))))
+def _is_prefix(index: np.ndarray, size: int) -> bool:
+    """Whether these are the first entries of an axis of that size."""
+    return index.ndim == 1 and len(index) <= size and np.array_equal(index, np.arange(len(index)))
 
 
 def _valid(index: np.ndarray, size: int) -> np.ndarray:

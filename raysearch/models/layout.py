@@ -14,19 +14,21 @@ _WIDTH = 100
 
 
 def access(path: str) -> str:
-    """self.layer1["0"].conv1"""
-    parts = (
-        f".{part}" if is_attribute(part) else f"[{value_text(part)}]" for part in path.split(".")
+    """The expression of a module or parameter in the student: self.layer1["0"].conv1"""
+    first, *rest = path.split(".")
+    text = f"self.{first}" if is_attribute(first) else f"getattr(self, {value_text(first)})"
+    return text + "".join(
+        f".{part}" if is_attribute(part) else f"[{value_text(part)}]" for part in rest
     )
-    text = "self" + "".join(parts)
-    return text if not text.startswith("self[") else f"getattr(self, {value_text(path)})"
 
 
 def is_attribute(name: str) -> bool:
+    """Whether `.name` can be written."""
     return name.isidentifier() and not keyword.iskeyword(name)
 
 
 def arguments(call: Call) -> tuple[str, ...]:
+    """A call's plain arguments as text."""
     return (
         *(value_text(value) for value in call.args),
         *(f"{key}={value_text(value)}" for key, value in call.kwargs.items()),
@@ -34,6 +36,7 @@ def arguments(call: Call) -> tuple[str, ...]:
 
 
 def value_text(value: Any) -> str:
+    """A literal."""
     if isinstance(value, str):
         return json.dumps(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -53,7 +56,12 @@ def _flat(part: Any) -> str:
 
 
 def wrap(head: str, parts: Sequence[Any], tail: str, indent: int) -> list[str]:
-    """One line if it fits, else the parts on a line of their own, else a line each."""
+    """head + parts + tail: one line if it fits, else the parts on a line of their own, else a line each.
+
+    Args:
+        parts: texts, or triples (head, parts, tail) that are broken in the same way.
+        indent: the columns that `head` begins with.
+    """
     comma = "," if head.endswith(" (") and len(parts) == 1 else ""
     line = f"{head}{', '.join(map(_flat, parts))}{comma}{tail}"
     if len(line) <= _WIDTH or not parts:

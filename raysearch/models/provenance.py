@@ -67,9 +67,15 @@ class Context:
     blocks: int
 
     def key(self, role: str) -> str:
+        """The state's name of a role."""
         return self.layer.params.get(role, f"{self.layer.name}.{role}")
 
     def teacher_shape(self, role: str) -> Shape:
+        """The shape of the teacher's tensor.
+
+        Raises:
+            WeightsError: it has none.
+        """
         key = self.key(role)
         if key not in self.shapes:
             raise WeightsError(
@@ -79,6 +85,7 @@ class Context:
         return self.shapes[key]
 
     def input_shape(self, slot: int = 0) -> Shape:
+        """The shape of what arrives in a slot."""
         return self.architecture[self.layer.inputs[slot][0]].shape
 
 
@@ -93,6 +100,7 @@ def _merge(origins: Sequence[Origin]) -> Origin:
 
 
 def identity(size: int) -> Origin:
+    """The provenance of a tensor that is the teacher's own."""
     return Origin(np.arange(size), size)
 
 
@@ -117,6 +125,7 @@ def _new_channels(context: Context, arriving: Sequence[Origin]) -> Origin:
 
 
 def is_depthwise(layer: Layer, teacher: Shape) -> bool:
+    """Whether each group of a convolution reads one channel, in the teacher of weight shape `teacher`."""
     return layer.op == "conv" and layer.attrs["groups"] > 1 and teacher[1] == 1
 
 
@@ -160,12 +169,12 @@ def _reduce(context: Context, arriving: Sequence[Origin]) -> Origin:
 
 
 def _pad(context: Context, arriving: Sequence[Origin]) -> Origin:
-    pads = context.layer.attrs["pads"]
-    if len(pads) // 2 < len(context.layer.shape):
+    """Exact where the whole of the teacher's tensor arrives; else unknown, so that a sum takes its other terms' channels."""
+    if len(context.layer.attrs["pads"]) // 2 < len(context.layer.shape):
         return arriving[0]
-    before, after = (np.full(max(0, pad), FRESH) for pad in pads[-2:])
-    channels = np.concatenate([before, arriving[0].channels, after])
-    return Origin(channels, arriving[0].total + sum(pads[-2:]))
+    size = context.layer.shape[0]
+    whole = len(arriving[0].channels) == arriving[0].total
+    return identity(size) if whole else Origin(np.full(size, FRESH), size)
 
 
 _RULES: Mapping[str, Callable[[Context, Sequence[Origin]], Origin]] = {

@@ -151,7 +151,7 @@ def _class(
 
 
 def _init_lines(architecture: Architecture) -> tuple[list[str], bool]:
-    """The statements that make the modules, and whether any of them stands at a dotted path."""
+    """The statements that make the modules, and whether they need the helpers."""
     made: dict[str, Call] = {}
     lines: list[str] = []
     for layer in architecture.layers:
@@ -164,8 +164,7 @@ def _init_lines(architecture: Architecture) -> tuple[list[str], bool]:
         elif path not in made:
             made[path] = call
             lines += _placed(path, (call.function, arguments(call)))
-    nested = any("." in path for path in made)
-    return lines, nested
+    return lines, any(line.startswith("        place(") for line in lines)
 
 
 def _placed(path: str, made: tuple[str, Sequence[Any]]) -> list[str]:

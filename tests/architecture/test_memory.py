@@ -61,8 +61,7 @@ def simulate(architecture):
         owners[name] = owners[reads[0]] if is_view and reads else name
         sizes[name] = 0 if is_view else size
         needed = {owners[r] for _, later, _, _ in program[step:] for r in later if r in owners}
-        needed |= {owners[name]} | ({owners[architecture.output]} & set(owners))
-        needed |= {owners[r] for r in reads}
+        needed |= {owners[name]} | {owners[r] for r in reads}
         peak = max(peak, sum(sizes[owner] for owner in needed))
     return 4 * peak
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,8 @@ class ToySpace:
                 if rng.random() < 0.5:
                     remove ^= {layer}
                 else:
-                    widths[layer] += int(rng.choice([-1, 1]))
+                    step = int(rng.choice([-1, 1]))
+                    widths[layer] = min(max(widths[layer] + step, 1), int(self._sizes[layer]))
             children.append(Edits(tuple(remove), tuple(widths), edits.skips))
         return self.repair(EditsBatch.from_edits(children, len(self._sizes)))
 
@@ -133,6 +134,17 @@ class Script:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.texts = list(state["texts"])
         self.told = [Observation.from_dict(values) for values in state["told"]]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small matrices are slower on several threads, above all on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -21,8 +21,11 @@ class TestEvolution(AlgorithmContract):
 
 
 class TestGP(AlgorithmContract):
+    def make_space(self):
+        return make_chain_space((8, 8, 8, 8), budget={"params": 0.3})
+
     def make_algorithm(self, space, seed):
-        return GPAlgorithm(space, seed=seed, num_initial=4, num_candidates=64)
+        return GPAlgorithm(space, seed=seed, num_initial=8, num_candidates=32)
 
 
 class TestTPE(AlgorithmContract):
@@ -35,8 +38,3 @@ class TestUniform(AlgorithmContract):
 
     def make_algorithm(self, space, seed):
         return UniformAlgorithm(space, seed=seed)
-
-
-class TestGPInABudget(TestGP):
-    def make_space(self):
-        return make_chain_space((8, 8, 8, 8), budget={"params": 0.3})

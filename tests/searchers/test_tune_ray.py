@@ -168,7 +168,7 @@ class Crash(tune.Callback):
     def __init__(self, flag):
         self.flag = flag
 
-    def on_step_end(self, iteration, trials, **info):  # noqa: ARG002  # Tune passes them by name
+    def on_step_end(self, iteration, trials, **info):  # Tune passes them by name
         ended = sum(trial.status == "TERMINATED" for trial in trials)
         if ended >= 3 and not self.flag.exists():
             self.flag.touch()

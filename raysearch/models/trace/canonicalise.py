@@ -66,10 +66,12 @@ def canonicalise(captured: Capture, module: nn.Module, input_shape: Shape) -> Ar
     reading.holder[captured.input] = -1
     for node in captured.nodes:
         _read_node(reading, node)
-    if captured.output not in reading.holder:
-        raise UnsupportedTeacher("the teacher's output is not computed from the images")
-    output = reading.holder[captured.output]
+    output = reading.holder.get(captured.output, -1)
     used = _reachable(reading.layers, output)
+    if not any(reading.layers[position].draft.params for position in used):
+        raise UnsupportedTeacher(
+            "the teacher's output is not computed from the images by any layer with weights"
+        )
     names = _names([reading.layers[position] for position in used], module)
     name_of = {-1: names[-1], **dict(zip(used, names, strict=False))}
     layers = [Layer(names[-1], "input", shape=input_shape)]

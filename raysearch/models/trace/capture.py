@@ -127,7 +127,7 @@ def capture(module: nn.Module, input_shape: Shape, output_index: int | str | Non
     """Captures an unwrapped module that is in evaluation mode."""
     if not any(True for _ in module.parameters()):
         raise TraceError(f"{type(module).__name__} has no parameters, so there is nothing to learn")
-    _try_forward(module, input_shape)
+    select(_try_forward(module, input_shape), output_index)
     program = _export(module, input_shape)
     captured = _read(program, output_index)
     _refuse_fixed_batch(program, captured.input, module)
@@ -159,11 +159,10 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
-def _try_forward(module: nn.Module, input_shape: Shape) -> None:
+def _try_forward(module: nn.Module, input_shape: Shape) -> Any:
     """Runs the module once on real tensors: what fails here is the user's to mend."""
     try:
-        module(example(module, input_shape))
-        return
+        return module(example(module, input_shape))
     except Exception as error:  # a user's forward may raise anything; it is re-raised as our own
         where, why = describe(module, error), reason(error)
         for batch in _OTHER_BATCHES:

@@ -10,7 +10,7 @@ from torch import nn
 
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.ops import Shape
-from raysearch.errors import TraceError, UnsupportedTeacher
+from raysearch.errors import InvalidArchitecture, TraceError, UnsupportedTeacher
 from raysearch.models.build import build
 from raysearch.models.trace.canonicalise import canonicalise
 from raysearch.models.trace.capture import capture, evaluation, example, select, unwrap
@@ -61,7 +61,10 @@ def _checked_shape(input_shape: Sequence[int]) -> Shape:
 
 def _prove(architecture: Architecture, teacher: nn.Module, output_index: int | str | None) -> None:
     """The rebuilt network must give the teacher's own logits, bit for bit (on a CPU)."""
-    rebuilt = build(architecture, inherit_from=teacher).eval()
+    try:
+        rebuilt = build(architecture, inherit_from=teacher).eval()
+    except InvalidArchitecture as error:
+        raise UnsupportedTeacher(f"{type(teacher).__name__} cannot be rebuilt: {error}") from error
     for batch in _CHECKED_BATCHES:
         images = example(teacher, architecture.input_shape, batch)
         expected = select(

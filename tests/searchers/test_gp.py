@@ -1,0 +1,171 @@
+"""What the Gaussian process search does with observations, and that it pays."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from linear_operator.utils.errors import NotPSDError
+
+from searchers import surrogate
+from searchers.algorithm import Observation
+from searchers.gp import GPAlgorithm
+from searchers.random import RandomAlgorithm
+from searchers.testing import make_chain_space
+
+
+def observed(space, text, accuracy, *, teacher_accuracy=0.9):
+    """A full observation whose value is f."""
+    compression = 1 - space.apply(text).num_params / space.teacher.num_params
+    f = compression * (2 - compression) * accuracy / teacher_accuracy
+    metrics = {
+        "accuracy": accuracy,
+        "teacher_accuracy": teacher_accuracy,
+        "compression": compression,
+    }
+    return Observation(text, f, 1.0, "full", metrics=metrics)
+
+
+def search(algorithm, space, accuracy, steps):
+    """The best f of a run."""
+    best = 0.0
+    for _ in range(steps):
+        text = algorithm.ask().architecture
+        outcome = observed(space, text, accuracy(space, text))
+        algorithm.tell(outcome)
+        best = max(best, outcome.value)
+    return best
+
+
+def test_under_a_budget_the_first_student_is_the_uniform_one():
+    space = make_chain_space((8, 8), budget={"params": 0.4})
+    proposal = GPAlgorithm(space).ask()
+    assert proposal.architecture == str(space.uniform())
+    assert proposal.extra == {"origin": "uniform"}
+
+
+def test_without_a_budget_the_teacher_itself_is_not_the_first_student():
+    space = make_chain_space((8, 8))
+    assert GPAlgorithm(space).ask().architecture != str(space.uniform())
+
+
+def test_the_model_takes_over_after_the_initial_students(toy_space, accuracy):
+    algorithm = GPAlgorithm(toy_space, num_initial=3, num_candidates=32)
+    origins = []
+    for _ in range(5):
+        proposal = algorithm.ask()
+        origins.append(proposal.extra["origin"])
+        text = proposal.architecture
+        algorithm.tell(observed(toy_space, text, accuracy(toy_space, text)))
+    assert origins == ["sample"] * 3 + ["model"] * 2
+
+
+def test_outstanding_students_fill_the_initial_phase_and_then_wait_for_two_results(toy_space):
+    algorithm = GPAlgorithm(toy_space, num_initial=2, num_candidates=32)
+    texts = [algorithm.ask().architecture for _ in range(4)]
+    assert [algorithm.ask().extra["origin"]] == ["sample"]
+    for text in texts[:2]:
+        algorithm.tell(observed(toy_space, text, 0.5))
+    assert algorithm.ask().extra["origin"] == "model"
+
+
+def test_values_of_stopped_and_failed_students_do_not_enter_the_model(toy_space, texts, accuracy):
+    proposals = []
+    for low in (0.0, 0.9):
+        algorithm = GPAlgorithm(toy_space, seed=1, num_initial=2, num_candidates=64)
+        for text in texts[:6]:
+            algorithm.tell(observed(toy_space, text, accuracy(toy_space, text)))
+        algorithm.tell(Observation(texts[6], low, 0.25, "stopped"))
+        algorithm.tell(Observation(texts[7], None, 0.0, "failed"))
+        proposals.append(algorithm.ask().architecture)
+    assert proposals[0] == proposals[1]
+    assert proposals[0] not in texts[:8]
+
+
+def test_compression_is_modelled_exactly_where_the_values_are_f(toy_space, texts):
+    algorithm = GPAlgorithm(toy_space)
+    full = [observed(toy_space, text, 0.5) for text in texts[:3]]
+    assert algorithm._is_composite(full)
+    other = Observation(texts[3], 0.7, 1.0, "full", metrics=full[0].metrics)
+    assert not algorithm._is_composite([*full, other])
+    assert not algorithm._is_composite([*full, Observation(texts[3], 0.7, 1.0, "full")])
+    assert not GPAlgorithm(toy_space, composite=False)._is_composite(full)
+
+
+def test_compression_is_not_modelled_inside_a_budget(texts):
+    space = make_chain_space((8, 8), budget={"params": 0.4})
+    text = str(space.uniform())
+    assert not GPAlgorithm(space)._is_composite([observed(space, text, 0.5)])
+    del texts
+
+
+def test_equal_accuracies_send_the_composite_model_to_small_students(toy_space, texts):
+    """Where accuracy is the same everywhere, f is largest for the smallest student, and that is known before any is trained."""
+    algorithm = GPAlgorithm(toy_space, num_initial=2, seed=0)
+    for text in texts[::6]:
+        algorithm.tell(observed(toy_space, text, 0.5 + 1e-4 * len(text)))
+    student = toy_space.apply(algorithm.ask().architecture)
+    assert student.num_params <= 12  # 10 is the smallest possible, the teacher has 118
+
+
+def test_a_numerical_error_is_logged_and_counted_and_the_next_student_is_random(
+    toy_space, texts, monkeypatch, caplog
+):
+    def fail(*_args):
+        raise NotPSDError("not positive definite")
+
+    monkeypatch.setattr(surrogate, "Surrogate", fail)
+    algorithm = GPAlgorithm(toy_space, num_initial=2)
+    for text in texts[:3]:
+        algorithm.tell(observed(toy_space, text, 0.5))
+    with caplog.at_level(logging.WARNING):
+        assert algorithm.ask().extra["origin"] == "fallback"
+    assert algorithm.num_fallbacks == 1
+    assert "not positive definite" in caplog.text
+
+
+def test_any_other_error_is_raised(toy_space, texts, monkeypatch):
+    def fail(*_args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(surrogate, "Surrogate", fail)
+    algorithm = GPAlgorithm(toy_space, num_initial=2)
+    for text in texts[:3]:
+        algorithm.tell(observed(toy_space, text, 0.5))
+    with pytest.raises(ZeroDivisionError):
+        algorithm.ask()
+
+
+def test_it_finds_better_students_than_random_search(make_toy_space, accuracy):
+    """Five seeds, 18 evaluations: were both equally good, winning all five had probability 1/32. Seeds are fixed."""
+    space = make_toy_space((12,) * 6)
+    for seed in range(5):
+        gp = GPAlgorithm(space, seed=seed, num_initial=6, num_candidates=300)
+        found = search(gp, space, accuracy, 18)
+        assert found > search(RandomAlgorithm(space, seed=seed), space, accuracy, 18)
+
+
+def test_neither_the_adapter_nor_the_algorithm_imports_botorch_before_it_is_needed():
+    code = (
+        "import sys, searchers.tune, searchers.methods, searchers.gp, searchers.optuna;"
+        "print([name for name in ('torch', 'botorch', 'optuna') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_warming_up_changes_no_proposal(toy_space, texts):
+    plain, warm = (GPAlgorithm(toy_space, num_initial=2, num_candidates=32) for _ in range(2))
+    warm.warm_up()
+    for algorithm in (plain, warm):
+        for index, text in enumerate(texts[:4]):
+            algorithm.tell(observed(toy_space, text, 0.5 + 0.1 * index))
+    assert plain.ask() == warm.ask()
+
+
+def test_features_are_about_unit_range(toy_space):
+    x = toy_space.features(toy_space.sample(100, 0))
+    assert np.abs(x).max() <= 1

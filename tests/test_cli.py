@@ -1,0 +1,247 @@
+"""The command line as a person meets it: exit status, one sentence on stderr, a run that is killed and continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["teacher.epochs=2", "finish.epochs=2", "finish.students=1", "distill.epochs=2"]
+
+
+@pytest.fixture
+def environment(tmp_path_factory):
+    cache = tmp_path_factory.getbasetemp() / "cli-cache"
+    return {
+        **os.environ,
+        "RAYSEARCH_CACHE": str(cache),
+        "PYTHONPATH": str(ROOT),
+        "RAY_AUTH_MODE": "disabled",
+    }
+
+
+def raysearch(*arguments, cwd, environment):
+    return subprocess.run(
+        [sys.executable, "-m", "raysearch", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=environment,
+    )
+
+
+USER_CODE = """
+import torch
+from torch import nn
+
+def raises(**kwargs):
+    raise RuntimeError("the disk is on fire")
+
+def wrong_labels():
+    import numpy as np
+    x, y = np.zeros((40, 1, 8, 8), np.uint8), np.arange(40) % 4
+    y[7] = -3
+    return (x, y), (x, y)
+
+def small_images():
+    import numpy as np
+    x, y = np.zeros((40, 1, 2, 2), np.uint8), np.arange(40) % 4
+    return (x, y), (x, y)
+
+def not_a_module():
+    return 3
+
+class Big(nn.Module):
+    "Wants 32x32 colour."
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4 * 30 * 30, num_classes)
+    def forward(self, x):
+        return self.head(self.conv(x).relu().flatten(1))
+
+class Flow(nn.Module):
+    "Decides by looking at the data."
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.head = nn.Linear(4 * 64, num_classes)
+    def forward(self, x):
+        x = self.conv(x)
+        if x.sum() > 0:
+            x = x.relu()
+        return self.head(x.flatten(1))
+
+class Opening:
+    "Pretends to be an algorithm."
+    def ask(self):
+        return None
+
+def broken_scheduler():
+    raise KeyError("rung")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "mine.py").write_text(USER_CODE)
+    (tmp_path / "notes.txt").write_text("not weights")
+    save_file({"conv1.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+BAD = {
+    "unknown method": (["search.method=gpp"], ["search.method", "gpp", "gp"]),
+    "unknown option of a method": (["search.options.beta=3"], ["search.options.beta", "gp"]),
+    "method that is no algorithm": (["search.method=mine:Opening"], ["mine:Opening", "tell"]),
+    "method that cannot be imported": (["search.method=nowhere:X"], ["nowhere:X"]),
+    "unknown scheduler": (["schedule.name=asah"], ["schedule.name", "asah", "asha"]),
+    "unknown option of a scheduler": (["schedule.rungs=3"], ["schedule.rungs"]),
+    "scheduler that raises": (["schedule.name=mine:broken_scheduler"], ["schedule.name", "rung"]),
+    "unknown data": (["data.name=digitz"], ["data.name", "digitz"]),
+    "folder that is not there": (
+        ["data.name=image_folder", "data.path=nowhere"],
+        ["data.path", "nowhere"],
+    ),
+    "folder without images": (
+        ["data.name=image_folder", "data.path=empty"],
+        ["empty"],
+    ),
+    "data callable that raises": (["data.name=mine:raises"], ["mine:raises", "on fire"]),
+    "labels outside the classes": (["data.name=mine:wrong_labels"], ["-3", "7"]),
+    "images too small": (["data.name=mine:small_images", "teacher.model=mine:Big"], ["mine:Big"]),
+    "unknown teacher": (["teacher.model=resnet15"], ["teacher.model", "resnet15", "resnet14"]),
+    "teacher that raises": (["teacher.model=mine:raises"], ["mine:raises", "on fire"]),
+    "teacher that is no module": (["teacher.model=mine:not_a_module"], ["mine:not_a_module"]),
+    "teacher that takes other images": (["teacher.model=mine:Big"], ["mine:Big"]),
+    "teacher with control flow": (["teacher.model=mine:Flow"], ["Flow"]),
+    "input shape of other images": (["teacher.input_shape=[3,32,32]"], ["teacher.input_shape"]),
+    "weights that are missing": (["teacher.weights=gone.pt"], ["teacher.weights", "gone.pt"]),
+    "weights that are no weights": (["teacher.weights=notes.txt"], ["notes.txt"]),
+    "weights that do not fit": (["teacher.weights=other.safetensors"], ["other.safetensors"]),
+    "budget that nothing meets": (["budget.params=3"], ["smallest"]),
+    "negative budget": (["budget.params=-0.1"], ["budget.params", "-0.1"]),
+    "budget that is no number": (["budget.params=little"], ["budget.params", "little"]),
+    "too many CPUs": (["resources.cpus=4096"], ["resources.cpus", "4096"]),
+    "too many GPUs": (["resources.gpus=64"], ["resources.gpus", "64"]),
+    "too much at once": (["search.concurrency=4096"], ["search.concurrency", "4096"]),
+    "storage that is a file": (["run.storage=notes.txt"], ["run.storage", "notes.txt"]),
+    "validation that takes all": (["data.validation=0.9999"], ["validation"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_nothing_is_started(name, folder, monkeypatch, capsys):
+    """In this process, so that it is quick; the exit status of a process is checked below."""
+    import ray
+
+    from raysearch import cli
+
+    overrides, words = BAD[name]
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    running = ray.is_initialized()
+    monkeypatch.setattr(sys, "argv", ["raysearch", "run", *overrides])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2, error
+    assert error.startswith("raysearch: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    for word in words:
+        assert word in error
+    assert ray.is_initialized() == running
+    assert not (folder / "runs").exists()
+
+
+def test_a_process_ends_with_status_two_and_one_line(folder, environment):
+    done = raysearch("run", "search.trials=0", cwd=folder, environment=environment)
+    assert done.returncode == 2
+    assert done.stderr == "raysearch: search.trials: 0 is not valid; it must be at least 1\n"
+
+
+def test_a_folder_that_hides_our_packages_is_found_before_ray_starts(folder, environment):
+    (folder / "searchers").mkdir()
+    (folder / "searchers" / "__init__.py").write_text("")
+    done = raysearch("run", cwd=folder, environment=environment)
+    assert done.returncode == 2
+    assert "'searchers'" in done.stderr
+    assert "rename" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_help_and_the_package_load_nothing_heavy():
+    script = "import sys, raysearch, raysearch.cli; print([m for m in ('torch', 'ray', 'botorch', 'pandas') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_resuming_what_is_no_run_is_refused(folder, environment):
+    done = raysearch("resume", "empty", cwd=folder, environment=environment)
+    assert done.returncode == 2
+    assert "empty: no run's folder" in done.stderr
+
+
+def lines(path):
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def start(arguments, folder, environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "raysearch", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_lines(process, log, count):
+    """Returns when the log has that many lines; fails when the process ends before."""
+    while lines(log) < count:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_a_run_that_is_killed_or_interrupted_continues(folder, environment, sent, status):
+    run = folder / "runs" / "cut"
+    log = run / "observations.jsonl"
+    arguments = ["run", *SMALL, "search.trials=8", "baselines=[uniform]", "run.name=cut"]
+    process = start(arguments, folder, environment)
+    wait_for_lines(process, log, 3)
+    os.kill(process.pid, sent)
+    _, errors = process.communicate()
+    assert process.returncode == status
+    if sent == signal.SIGINT:
+        assert f"resume {run}" in errors
+    before = log.read_bytes()
+    whole = before[: before.rfind(b"\n") + 1]
+    assert not (run / "report.html").exists()
+
+    done = raysearch("resume", str(run), cwd=folder, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert log.read_bytes().startswith(whole)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(records) == 8
+    assert len({record["architecture_id"] for record in records}) == 8
+    assert (run / "report.html").stat().st_size > 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert sum(summary["trials"].values()) == 8
