@@ -18,6 +18,7 @@ __all__ = [
     "__version__",
     "compress",
     "load_config",
+    "make_trainable",
     "prepare",
     "resume",
 ]

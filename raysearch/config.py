@@ -384,7 +384,7 @@ def _sentence(error: ValidationError, raw: Mapping[str, Any]) -> str:
         section = where or "the configuration"
         return f"{section}: expected keys below it, got {value}; see configs/digits.yaml"
     if kind == "literal_error":
-        known = _literal_choices(error, first["loc"]) or first["ctx"]["expected"]
+        known = _literal_choices(error, first["loc"]) or first.get("ctx", {}).get("expected")
         return f"{where}: {value} is not known; choose one of {known}"
     expected = {
         "greater_than_equal": "at least {ge}",
@@ -416,7 +416,7 @@ def _short(value: Any) -> str:
 
 def _literal_choices(error: ValidationError, loc: tuple[int | str, ...]) -> str | None:
     choices = [
-        item["ctx"]["expected"]
+        item.get("ctx", {})["expected"]
         for item in error.errors()
         if item["type"] == "literal_error" and item["loc"] == loc
     ]

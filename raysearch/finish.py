@@ -52,7 +52,7 @@ def conclude(problem: Problem, files: RunFiles, plan: Plan, evaluate: Evaluate) 
         found for stage, candidate in plan.finalists if (found := _finalist(stage, candidate))
     ]
     if not finalists:
-        reasons = {record.get("reason") for record in plan.search.log.records} - {None}
+        reasons = {record["reason"] for record in plan.search.log.records if "reason" in record}
         raise RunError(
             f"no student could be trained ({'; '.join(sorted(reasons)) or 'no trial was completed'})"
         )

@@ -179,7 +179,7 @@ def save_arrays(path: Path, data: tuple[ArrayPair, ArrayPair | None]) -> None:
     arrays = {"x_train": x, "y_train": y}
     if test is not None:
         arrays |= {"x_test": test[0], "y_test": test[1]}
-    np.savez(path, **{name: _as_numpy(value) for name, value in arrays.items()})
+    np.savez(path, allow_pickle=False, **{k: _as_numpy(v) for k, v in arrays.items()})
 
 
 def _load_arrays(path: Path) -> tuple[ArrayPair, ArrayPair | None]:

@@ -264,7 +264,7 @@ class SearchStage:
     def done(self) -> bool:
         return self.num_finished >= self.num_trials or (self.exhausted and not self._in_flight)
 
-    def best(self, count: int, *, without: Iterable[str] = ()) -> list[Mapping[str, Any]]:
+    def best(self, count: int, *, without: Iterable[str] = ()) -> Sequence[Mapping[str, Any]]:
         """The records of the `count` best fully evaluated students, the best first."""
         excluded = set(without)
         full = [

@@ -105,7 +105,7 @@ class DistillationTrainable(tune.Trainable):
         """This trainable with its context in Ray's object store (Ray must be running)."""
         return tune.with_parameters(cls, context=context)
 
-    def setup(self, config: dict[str, Any], context: DistillationContext) -> None:
+    def setup(self, config: dict[str, Any], context: DistillationContext) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # tune.with_parameters adds it
         """Keeps the heavy things; the student is built in the first step."""
         self._context = context
         torch.set_num_threads(context.threads)
@@ -281,9 +281,9 @@ class DistillationTrainable(tune.Trainable):
         state = self._state() if self._training is not None else {}
         torch.save(state, Path(checkpoint_dir) / "training.pt")
 
-    def load_checkpoint(self, checkpoint_dir: str) -> None:
+    def load_checkpoint(self, checkpoint: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # Tune gives a path where save_checkpoint returned nothing
         """Continues a training exactly where `save_checkpoint` left it."""
-        state = torch.load(Path(checkpoint_dir) / "training.pt", weights_only=True)
+        state = torch.load(Path(checkpoint) / "training.pt", weights_only=True)
         self._forget()
         if state:
             self._curve = list(state["curve"])  # a checkpoint wins over a partial file

@@ -81,6 +81,31 @@ def module_path(layer: Layer) -> str | None:
     return path if path and all(k == f"{path}.{r}" for r, k in keys.items()) else None
 
 
+def standard_modules(architecture: Architecture) -> dict[str, Call]:
+    """Path -> the standard module that stands there.
+
+    Of several layers that share weights and differ otherwise, the one with the most state has the module; the others compute with
+    its weights.
+    """
+    found: dict[str, tuple[int, Call]] = {}
+    for layer in architecture.layers:
+        call, path = module_call(layer), module_path(layer)
+        if call is not None and path is not None:
+            size = len(state_keys(layer))
+            if path not in found or size > found[path][0]:
+                found[path] = (size, call)
+    return {path: call for path, (_, call) in found.items()}
+
+
+def loose_keys(layer: Layer, modules: Mapping[str, Call]) -> dict[str, str]:
+    """Role -> name of those weights of a layer that no standard module holds."""
+    return {
+        role: key
+        for role, key in state_keys(layer).items()
+        if key.rpartition(".")[0] not in modules
+    }
+
+
 def _state_of(source: nn.Module | State | None) -> State:
     from raysearch.models.trace.capture import unwrap
 
@@ -94,7 +119,7 @@ def _wire(architecture: Architecture, root: nn.Module, complete: Mapping[str, bo
     graph = fx.Graph()
     values: dict[str, fx.Node] = {}
     sums: dict[tuple[str, ...], fx.Node] = {}
-    made: dict[str, Call] = {}
+    modules = standard_modules(architecture)
     for layer in architecture.layers:
         if layer.op == "input":
             values[layer.name] = graph.placeholder("images")
@@ -104,7 +129,9 @@ def _wire(architecture: Architecture, root: nn.Module, complete: Mapping[str, bo
             if slot not in sums:
                 sums[slot] = _sum(graph, [values[name] for name in slot])
             slots.append(sums[slot])
-        values[layer.name] = _call(graph, layer, slots, root, made, complete.get(layer.name, False))
+        values[layer.name] = _call(
+            graph, layer, slots, root, modules, complete.get(layer.name, False)
+        )
     graph.output(values[architecture.output])
     return graph
 
@@ -118,7 +145,7 @@ def _call(
     layer: Layer,
     slots: list[fx.Node],
     root: nn.Module,
-    made: dict[str, Call],
+    modules: Mapping[str, Call],
     inherited: bool,
 ) -> fx.Node:
     if layer.op == "identity":
@@ -131,22 +158,19 @@ def _call(
         tensors = (tuple(slots),) if call.packed else tuple(slots)
         return graph.call_function(call.resolve(), (*tensors, *call.args), dict(call.kwargs))
     path = module_path(layer)
-    if path is not None and made.get(path, call) == call:
-        if path not in made:
+    if path is not None and modules[path] == call:
+        if not isinstance(_at(root, path), call.resolve()):
             _place(root, path, _construct(call, inherited))
-            made[path] = call
         return graph.call_module(path, (slots[0],))
-    return _functional(graph, layer, slots[0], root, call)
-
-
-def _functional(
-    graph: fx.Graph, layer: Layer, images: fx.Node, root: nn.Module, call: Call
-) -> fx.Node:
-    """A layer whose weights no standard module holds: shared in part, or a plain parameter of the teacher's own module."""
     fresh = _construct(call, inherited=False)
-    for role, key in state_keys(layer).items():
-        if not _has(root, key):
+    for role, key in loose_keys(layer, modules).items():
+        if _at(root, key) is None:
             _place(root, key, getattr(fresh, role))
+    return _functional(graph, layer, slots[0])
+
+
+def _functional(graph: fx.Graph, layer: Layer, images: fx.Node) -> fx.Node:
+    """A layer that computes with weights which are not a standard module's of its own."""
     function = weighted_call(layer)
     keys = state_keys(layer)
     weights = [graph.get_attr(keys[role]) if role in keys else None for role in ("weight", "bias")]
@@ -169,11 +193,12 @@ def _uninitialised(kind: type[nn.Module]) -> type[nn.Module]:
     return type(kind.__name__, (kind,), {"reset_parameters": lambda _: None})
 
 
-def _has(root: nn.Module, path: str) -> bool:
+def _at(root: nn.Module, path: str) -> object:
+    """What stands at a dotted path; None where nothing does."""
     value: object = root
     for part in path.split("."):
         value = getattr(value, part, None)
-    return value is not None
+    return value
 
 
 def _checked_parts(path: str) -> list[str]:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from raysearch.architecture.graph import Architecture, Layer
-from raysearch.models.build import module_path, state_keys
+from raysearch.models.build import loose_keys, module_path, standard_modules
 from raysearch.models.calls import Call, module_call
 from raysearch.models.layout import access, arguments, is_attribute, value_text, wrap
 from raysearch.models.statements import forward_lines
@@ -152,17 +152,17 @@ def _class(
 
 def _init_lines(architecture: Architecture) -> tuple[list[str], bool]:
     """The statements that make the modules, and whether they need the helpers."""
-    made: dict[str, Call] = {}
+    modules = standard_modules(architecture)
+    made: set[str] = set()
     lines: list[str] = []
     for layer in architecture.layers:
-        call = module_call(layer)
+        call, path = module_call(layer), module_path(layer)
         if call is None:
             continue
-        path = module_path(layer)
-        if path is None or made.get(path, call) != call:
-            lines += _parameter_lines(layer, made)
+        if path is None or modules[path] != call:
+            lines += _parameter_lines(layer, modules, made)
         elif path not in made:
-            made[path] = call
+            made.add(path)
             lines += _placed(path, (call.function, arguments(call)))
     return lines, any(line.startswith("        place(") for line in lines)
 
@@ -175,13 +175,13 @@ def _placed(path: str, made: tuple[str, Sequence[Any]]) -> list[str]:
     return wrap("        place(", ("self", value_text(path), value), ")", 8)
 
 
-def _parameter_lines(layer: Layer, made: dict[str, Call]) -> list[str]:
+def _parameter_lines(layer: Layer, modules: Mapping[str, Call], made: set[str]) -> list[str]:
     """Weights that no standard module holds, as plain parameters."""
     lines: list[str] = []
-    for role, key in state_keys(layer).items():
-        if key in made or key.rpartition(".")[0] in made:
+    for role, key in loose_keys(layer, modules).items():
+        if key in made:
             continue
-        made[key] = Call("nn.Parameter")
+        made.add(key)
         size = ", ".join(map(str, layer.param_shapes[role]))
         lines += _placed(key, ("nn.Parameter", (f"torch.zeros({size})",)))
         if role == "weight":

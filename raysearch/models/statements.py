@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raysearch.architecture.graph import Architecture, Layer
-from raysearch.models.build import module_path, state_keys
-from raysearch.models.calls import Call, function_call, module_call, weighted_call
+from raysearch.models.build import module_path, standard_modules, state_keys
+from raysearch.models.calls import function_call, module_call, weighted_call
 from raysearch.models.layout import access, arguments, value_text, wrap
 
 _INFIX = {"torch.add": "+", "torch.sub": "-", "torch.mul": "*", "torch.div": "/"}
@@ -135,11 +135,11 @@ def _weighted(layer: Layer, operands: Sequence[str]) -> Expression:
 
 def _module_calls(architecture: Architecture) -> dict[str, str]:
     """Layer name -> the expression of the module that computes it."""
-    made: dict[str, Call] = {}
+    modules = standard_modules(architecture)
     calls = {}
     for layer in architecture.layers:
         call, path = module_call(layer), module_path(layer)
-        if call is not None and path is not None and made.setdefault(path, call) == call:
+        if call is not None and path is not None and modules[path] == call:
             calls[layer.name] = access(path)
     return calls
 
