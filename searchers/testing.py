@@ -19,7 +19,7 @@ from searchers.state import dump_state, load_state
 if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
 
-NUM_STEPS = 16
+NUM_STEPS = 12
 """Proposals of a run in the contract: enough to leave any algorithm's first phase."""
 
 

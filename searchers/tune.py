@@ -135,7 +135,7 @@ class TuneSearcher(Searcher):
 
     # Proposals
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The config of a new trial, None (not now), or "FINISHED".
 
         Raises:
@@ -152,7 +152,9 @@ class TuneSearcher(Searcher):
                 return None
             trial = self._retries.popleft() if self._retries else self._next_trial()
             if trial is None:
-                return None if self._live or not self._ended else Searcher.FINISHED
+                if self._live or not self._ended:
+                    return None
+                return Searcher.FINISHED  # pyright: ignore[reportReturnType]  # Ray's annotation omits it
             self._live[trial_id] = trial
         trial = self._live[trial_id]
         return suggestion_of(trial.proposal, trial.architecture_id)

@@ -19,6 +19,7 @@ from raysearch.errors import InvalidArchitecture
 from raysearch.models.calls import Call, function_call, module_call, weighted_call
 from raysearch.models.inherit import Slice, plan
 from raysearch.models.provenance import Keep
+from raysearch.models.wrappers import unwrap
 
 State = Mapping[str, torch.Tensor]
 
@@ -107,8 +108,6 @@ def loose_keys(layer: Layer, modules: Mapping[str, Call]) -> dict[str, str]:
 
 
 def _state_of(source: nn.Module | State | None) -> State:
-    from raysearch.models.trace.capture import unwrap
-
     if source is None:
         return {}
     return unwrap(source).state_dict(keep_vars=False) if isinstance(source, nn.Module) else source
@@ -159,9 +158,13 @@ def _call(
         return graph.call_function(call.resolve(), (*tensors, *call.args), dict(call.kwargs))
     path = module_path(layer)
     if path is not None and modules[path] == call:
-        if not isinstance(_at(root, path), call.resolve()):
+        if type(_at(root, path)) is not call.resolve():
             _place(root, path, _construct(call, inherited))
         return graph.call_module(path, (slots[0],))
+    if layer.op not in ("conv", "linear"):
+        raise InvalidArchitecture(
+            f"layer {layer.name!r}: the state of {layer.op} must be that of one module, but it is {state_keys(layer)}"
+        )
     fresh = _construct(call, inherited=False)
     for role, key in loose_keys(layer, modules).items():
         if _at(root, key) is None:

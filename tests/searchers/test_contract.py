@@ -25,7 +25,7 @@ class TestGP(AlgorithmContract):
         return make_chain_space((8, 8, 8, 8), budget={"params": 0.3})
 
     def make_algorithm(self, space, seed):
-        return GPAlgorithm(space, seed=seed, num_initial=8, num_candidates=32)
+        return GPAlgorithm(space, seed=seed, num_initial=5, num_candidates=32)
 
 
 class TestTPE(AlgorithmContract):

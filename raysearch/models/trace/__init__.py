@@ -1,6 +1,5 @@
 """A teacher as an `Architecture`: capture with `torch.export`, canonical layers, and a proof on numbers."""
 
-from raysearch.models.trace.capture import evaluation, unwrap
 from raysearch.models.trace.tracer import trace
 
-__all__ = ["evaluation", "trace", "unwrap"]
+__all__ = ["trace"]

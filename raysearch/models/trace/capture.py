@@ -50,17 +50,6 @@ class Capture:
     parameters: frozenset[str]
 
 
-def unwrap(module: nn.Module) -> nn.Module:
-    """The network inside data-parallel and compiled wrappers, which only add a prefix to every name."""
-    while True:
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            module = module.module
-        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
-            module = inner
-        else:
-            return module
-
-
 @contextlib.contextmanager
 def evaluation(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's own training flag, and every buffer, is put back."""

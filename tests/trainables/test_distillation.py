@@ -1,0 +1,181 @@
+"""A student as a Tune trial: what it reports, what it survives, and that nothing of an earlier trial is left in it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler
+
+from raysearch import load_config, prepare
+from raysearch.cluster import TrialResources
+from raysearch.models import build
+from raysearch.objective import Measurement, f_reward
+from raysearch.teaching import make_context
+from searchers import RandomSearch
+from trainables import DistillationTrainable
+
+REPORTED = [
+    "reward",
+    "accuracy",
+    "loss",
+    "teacher_accuracy",
+    "num_params",
+    "macs",
+    "compression",
+    "epochs_done",
+    "epochs_target",
+    "status",
+]
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield prepare(load_config({"distill": {"epochs": 3}, "data": {"validation": 100}}))
+
+
+@pytest.fixture(scope="module")
+def context(problem):
+    """An untrained teacher will do: nothing here depends on what it knows."""
+    resources = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
+    return make_context(problem, {"accuracy": 0.9}, resources)
+
+
+@pytest.fixture(scope="module")
+def architectures(problem):
+    return [str(edits) for edits in problem.space.sample(4, seed=0)]
+
+
+def trial(context, architecture, **config):
+    """A trial in this process, as Tune would make it."""
+    return DistillationTrainable.bound(context)({"architecture": architecture, **config})
+
+
+def results(trainable, steps=3):
+    keep = ("reward", "accuracy", "loss", "epochs_done")
+    reported = [trainable.train() for _ in range(steps)]
+    return [{key: result[key] for key in keep} for result in reported]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+class TestTrial:
+    def test_each_result_holds_what_schedulers_and_loggers_need(self, context, architectures):
+        student = context.search_space.apply(architectures[0])
+        trainable = trial(context, architectures[0])
+        for epoch in (1, 2, 3):
+            result = trainable.train()
+            assert set(REPORTED) <= set(result)
+            assert (result["epochs_done"], result["epochs_target"]) == (epoch, 3)
+            assert result["done"] == (epoch == 3)
+            assert result["status"] == "ok"
+            assert (result["num_params"], result["macs"]) == (student.num_params, student.macs)
+
+    def test_the_reward_is_the_objective_of_what_is_reported(self, context, architectures, problem):
+        without_budget = dataclasses.replace(context, objective="f")
+        result = trial(without_budget, architectures[0]).train()
+        measured = Measurement(
+            accuracy=result["accuracy"],
+            loss=result["loss"],
+            num_params=result["num_params"],
+            teacher_accuracy=0.9,
+            teacher_num_params=problem.architecture.num_params,
+        )
+        assert result["reward"] == pytest.approx(f_reward(measured))
+        within = trial(context, architectures[0]).train()
+        assert within["reward"] == pytest.approx(torch.tensor(-within["loss"]).exp().item())
+
+    def test_a_reused_actor_gives_what_a_fresh_one_gives(self, context, architectures):
+        fresh = [results(trial(context, text)) for text in architectures[:2]]
+        reused = trial(context, architectures[0])
+        assert results(reused) == fresh[0]
+        assert reused.reset({"architecture": architectures[1]})
+        assert results(reused) == fresh[1]
+
+    def test_a_saved_and_loaded_training_continues_exactly(self, context, architectures, tmp_path):
+        whole = results(trial(context, architectures[0]))
+        first = trial(context, architectures[0])
+        assert results(first, 2) == whole[:2]
+        first.save_checkpoint(str(tmp_path))
+        second = trial(context, architectures[1])
+        second.reset({"architecture": architectures[0]})
+        second.load_checkpoint(str(tmp_path))
+        last = second.train()
+        assert {key: last[key] for key in whole[2]} == whole[2]
+        assert last["done"]
+
+    def test_a_student_that_cannot_be_built_is_a_result(self, context):
+        result = trial(context, "e1.garbage").train()
+        assert (result["status"], result["done"], result["reward"]) == ("invalid", True, 0.0)
+        assert set(REPORTED) <= set(result)
+        assert "InvalidArchitecture" in result["reason"]
+
+    def test_a_student_that_diverges_is_a_result(self, context, architectures):
+        wild = {"search": {**context.recipes["search"], "optimizer": "sgd", "lr": 1e30}}
+        result = trial(dataclasses.replace(context, recipes=wild), architectures[0]).train()
+        assert (result["status"], result["done"], result["reward"]) == ("diverged", True, 0.0)
+
+    def test_a_training_that_takes_too_long_ends_with_what_it_has(self, context, architectures):
+        result = trial(dataclasses.replace(context, timeout_s=1e-6), architectures[0]).train()
+        assert (result["done"], result["status"], result["epochs_done"]) == (True, "ok", 1)
+
+    def test_finished_weights_are_kept_and_a_full_training_starts_from_them(
+        self, context, architectures, tmp_path
+    ):
+        kept = dataclasses.replace(
+            context, weights_folder=str(tmp_path), init={"search": "inherit", "finish": "search"}
+        )
+        key = "abc"
+        search = trial(kept, architectures[0], architecture_id=key)
+        results(search)
+        assert [path.name for path in tmp_path.iterdir()] == [f"search-{key}.safetensors"]
+        trained = search._training.module.state_dict()
+        finish = trial(kept, architectures[0], architecture_id=key, stage="finish")
+        finish._begin()
+        started = finish._training.module.state_dict()
+        assert all(torch.equal(trained[name], started[name]) for name in trained)
+
+    def test_an_unfinished_training_of_a_killed_run_is_continued(
+        self, context, architectures, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr("trainables.distillation.PARTIAL_EVERY_S", 0.0)
+        kept = dataclasses.replace(context, weights_folder=str(tmp_path))
+        whole = results(trial(context, architectures[0]))
+        results(trial(kept, architectures[0], architecture_id="abc"), 2)
+        last = trial(kept, architectures[0], architecture_id="abc").train()
+        assert {name: last[name] for name in whole[2]} == whole[2]
+        assert [path.name for path in tmp_path.iterdir()] == ["search-abc.safetensors"]
+
+    def test_inherited_weights_are_slices_of_the_teacher(self, context, architectures, problem):
+        trainable = trial(context, architectures[0])
+        trainable._begin()
+        student = context.search_space.apply(architectures[0])
+        expected = build(student, inherit_from=problem.teacher).state_dict()
+        found = trainable._training.module.state_dict()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_it_runs_in_anybodys_tuner_with_their_scheduler(context, problem, tmp_path):
+    """Nothing of ours but the trainable and the searcher: Tune's own limit, scheduler and storage."""
+    found = tune.Tuner(
+        DistillationTrainable.bound(context),
+        tune_config=tune.TuneConfig(
+            metric="reward",
+            mode="max",
+            num_samples=4,
+            max_concurrent_trials=2,
+            reuse_actors=True,
+            search_alg=RandomSearch(space=problem.space, metric="reward", mode="max", seed=1),
+            scheduler=AsyncHyperBandScheduler(time_attr="epochs_done", max_t=3, grace_period=1),
+        ),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+    ).fit()
+    assert len(found) == 4
+    assert not found.errors
+    best = found.get_best_result()
+    assert problem.space.apply(best.config["architecture"]).num_params == best.metrics["num_params"]
+    assert best.checkpoint is not None
