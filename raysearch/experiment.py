@@ -154,6 +154,9 @@ class Experiment:
             warm_up is not None
         ):  # imports of the search method, while Ray starts and the teacher answers
             threading.Thread(target=warm_up, daemon=True).start()
+        searcher = TuneSearcher(
+            plan.pipeline, space=self.problem.space, metric="reward", mode="max"
+        )
         with self._phase("ray_start"):
             session = ray_session(self.config)
             session.__enter__()
@@ -165,17 +168,18 @@ class Experiment:
                 )
             with self._phase("trials"):
                 self._show_totals(plan.pipeline)
-                self._tuner(plan, context, resources).fit()
+                self._tuner(searcher, context, resources).fit()
         finally:
             with self._phase("ray_stop"):
                 session.__exit__(None, None, None)
-        if not plan.pipeline.done:
+        if searcher.error is not None or not plan.pipeline.done:
+            cause = searcher.error or f"see {self.files.tune}"
             raise RunError(
-                f"Tune ended before the search did; see {self.files.tune}, and continue with `raysearch resume {self.files.folder}`"
-            )
+                f"the search ended early ({cause}); continue with: python -m raysearch resume {self.files.folder}"
+            ) from searcher.error
 
     def _tuner(
-        self, plan: Plan, context: DistillationContext, resources: TrialResources
+        self, searcher: TuneSearcher, context: DistillationContext, resources: TrialResources
     ) -> tune.Tuner:
         self.files.weights.mkdir(exist_ok=True)
         request = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})}
@@ -185,9 +189,7 @@ class Experiment:
             ),
             param_space={"seed": self.config.run.seed},
             tune_config=tune.TuneConfig(
-                search_alg=TuneSearcher(
-                    plan.pipeline, space=self.problem.space, metric="reward", mode="max"
-                ),
+                search_alg=searcher,
                 scheduler=self._scheduler(),
                 metric="reward",
                 mode="max",

@@ -15,8 +15,6 @@ from searchers.ledger import check_version
 from searchers.tracking import ARCHITECTURE, ARCHITECTURE_ID
 
 if TYPE_CHECKING:
-    from ray.tune.search import Searcher
-
     from raysearch.architecture import SearchSpace
 
 METRIC = "reward"
@@ -35,7 +33,7 @@ class SearcherAlgorithm:
     not propose are not passed on, because a searcher has no general way to take them.
     """
 
-    def __init__(self, searcher: Searcher, space: SearchSpace) -> None:
+    def __init__(self, searcher: Any, space: SearchSpace) -> None:
         self.searcher = searcher
         self.space = space
         if searcher.metric is None:

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 MIN_FULL = 2
 """Full observations below which there is nothing to model."""
 
+_NEEDED = frozenset({"accuracy", "teacher_accuracy", "compression"})
+"""Metrics that the composite model needs."""
+
 
 class GPAlgorithm:
     """Gaussian process and log expected improvement.
@@ -171,6 +174,10 @@ class GPAlgorithm:
         return np.maximum(compression * (2 - compression), 1e-9)
 
     def _is_composite(self, full: Sequence[Observation]) -> bool:
+        if self.composite and not all(one.metrics.keys() >= _NEEDED for one in full):
+            raise ConfigError(
+                f"search.options.composite is true, but a trial did not report all of {', '.join(sorted(_NEEDED))}: set it to null"
+            )
         if self.composite is not None:
             return self.composite
         return not self.space.limits and all(_is_f(observation) for observation in full)
@@ -184,7 +191,7 @@ def _ratio(observation: Observation) -> float:
 def _is_f(observation: Observation) -> bool:
     """Whether the value is f = C (2 - C) A / A_teacher of the metrics."""
     metrics = observation.metrics
-    if not {"accuracy", "teacher_accuracy", "compression"} <= metrics.keys():
+    if not metrics.keys() >= _NEEDED:
         return False
     if metrics["teacher_accuracy"] <= 0 or observation.value is None:
         return False

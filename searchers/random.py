@@ -24,7 +24,7 @@ class RandomAlgorithm:
 
     def ask(self) -> Proposal | None:
         edits = self._ledger.draw_new(*fresh_draws(self.space, self._rng))
-        return self._ledger.propose(edits)
+        return self._ledger.propose(edits, origin="sample")
 
     def tell(self, observation: Observation) -> None:
         self._ledger.record(observation)

@@ -5,25 +5,23 @@ The names below load their modules on first use.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from raysearch.lazy import lazy_names
 
 if TYPE_CHECKING:
     from trainables.distillation import DistillationContext, DistillationTrainable
     from trainables.recipe import Recipe
     from trainables.training import Training
 
-_HOMES = {
-    "DistillationContext": "distillation",
-    "DistillationTrainable": "distillation",
-    "Recipe": "recipe",
-    "Training": "training",
-}
-
 __all__ = ["DistillationContext", "DistillationTrainable", "Recipe", "Training"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "DistillationContext": "distillation",
+        "DistillationTrainable": "distillation",
+        "Recipe": "recipe",
+        "Training": "training",
+    },
+)

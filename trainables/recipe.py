@@ -31,6 +31,8 @@ class Recipe:
         schedule: one_cycle and cosine end near zero; step multiplies by `gamma` at each milestone.
         milestones: epochs, ascending; `step` only.
         momentum: of sgd.
+        clip_norm: the longest gradient, over all parameters together; 0: no limit. Students that lost many of their BatchNorms
+            diverge without it.
         alpha: kd: the weight of the labels' cross-entropy against the softened teacher.
         temperature: kd: T.
         beta: ce_logits: the weight of the squared logits.
@@ -43,6 +45,7 @@ class Recipe:
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    clip_norm: float = 1.0
     batch_size: int = 64
     schedule: ScheduleName = "one_cycle"
     milestones: tuple[int, ...] = ()
@@ -65,7 +68,7 @@ class Recipe:
         for name in ("momentum", "alpha"):
             if not 0 <= getattr(self, name) <= 1:
                 raise _wrong(name, getattr(self, name), "between 0 and 1")
-        for name in ("weight_decay", "beta"):
+        for name in ("weight_decay", "beta", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise _wrong(name, getattr(self, name), "a finite number of at least 0")
 

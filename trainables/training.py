@@ -63,7 +63,8 @@ class Training:
         self.epochs_done = 0
         self.diverged = False
         self._loss = loss_function(recipe)
-        self._optimizer = _optimizer(module, recipe)
+        self._parameters = [weight for weight in module.parameters() if weight.requires_grad]
+        self._optimizer = _optimizer(self._parameters, recipe)
 
     @property
     def device(self) -> torch.device:
@@ -127,6 +128,8 @@ class Training:
         loss = self._loss(student, teacher, train.labels[indices])
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip_norm, foreach=True)
         self._optimizer.step()
         return loss.detach()
 
@@ -213,9 +216,8 @@ def recalibrate(module: nn.Module, batches: DeviceBatches, *, seed: int = 0) -> 
     module.train(was_training)
 
 
-def _optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     """Fused kernels: one call for all parameters, on the CPU too."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if recipe.optimizer == "adam":
         return torch.optim.AdamW(
             parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True

@@ -1,7 +1,7 @@
 """A network as data: an immutable directed acyclic graph of named layers.
 
 The specification is the docstring of `Layer` and the table in `ops.py`. Nothing here knows torch: a teacher becomes an
-`Architecture` in `raysearch.models.trace` and a student becomes a module in `raysearch.models.build`.
+`Architecture` in `raysearch.models.tracing` and a student becomes a module in `raysearch.models.build`.
 """
 
 from __future__ import annotations

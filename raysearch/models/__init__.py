@@ -1,10 +1,15 @@
 """Teachers and students as torch modules: tracing, building, weights, export."""
 
+from typing import TYPE_CHECKING
+
+from raysearch.lazy import lazy_names
 from raysearch.models.build import build, num_parameters
-from raysearch.models.export import export_student
-from raysearch.models.teachers import check_forward, load_teacher
-from raysearch.models.trace import trace
 from raysearch.models.weights import load_weights
+
+if TYPE_CHECKING:
+    from raysearch.models.export import export_student
+    from raysearch.models.teachers import check_forward, load_teacher
+    from raysearch.models.tracing import trace
 
 __all__ = [
     "build",
@@ -15,3 +20,14 @@ __all__ = [
     "num_parameters",
     "trace",
 ]
+
+# a trial builds students but traces nothing: torch.export alone takes half a second to import
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "check_forward": "teachers",
+        "export_student": "export",
+        "load_teacher": "teachers",
+        "trace": "tracing",
+    },
+)

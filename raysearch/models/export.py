@@ -16,6 +16,7 @@ from raysearch.architecture.graph import Architecture
 from raysearch.errors import WeightsError
 from raysearch.models.build import state_keys
 from raysearch.models.source import model_source
+from raysearch.models.wrappers import unwrap
 
 ARCHITECTURE_FILE = "architecture.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -34,38 +35,37 @@ def export_student(
     Args:
         folder: is made where missing; files of a former export are replaced.
         architecture: the student.
-        module: what `build` made of it, trained.
+        module: what `build` made of it, trained; or the teacher itself, of which parts that the logits do not need stay behind.
         preprocessing: `scale`, `mean`, `std` of the network's input (pixel * scale - mean) / std; written into `model.py`.
 
     Raises:
         WeightsError: the module's state is not the architecture's.
     """
-    state = {key: tensor.detach().cpu().clone() for key, tensor in module.state_dict().items()}
-    _check_state(architecture, state)
+    state = _state(architecture, unwrap(module))
     dtype = next((str(t.dtype) for t in state.values() if t.is_floating_point()), "torch.float32")
     source = model_source(architecture, preprocessing=preprocessing, dtype=dtype)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    contiguous = {key: tensor.contiguous() for key, tensor in state.items()}
-    _write(folder / WEIGHTS_FILE, save(contiguous, metadata={"format": "pt"}))
+    _write(folder / WEIGHTS_FILE, save(state, metadata={"format": "pt"}))
     _write(folder / ARCHITECTURE_FILE, architecture.to_json().encode())
     _write(folder / SOURCE_FILE, source.encode())
 
 
-def _check_state(architecture: Architecture, state: Mapping[str, torch.Tensor]) -> None:
-    expected = {
-        key: ({**layer.param_shapes, **layer.buffer_shapes}[role])
-        for layer in architecture.layers
-        for role, key in state_keys(layer).items()
-    }
-    for key in sorted(expected.keys() ^ state.keys()):
-        where = "module" if key in state else "architecture"
-        raise WeightsError(f"{key!r} is in the {where} only: the module is not this architecture's")
-    for key, shape in expected.items():
-        if tuple(state[key].shape) != tuple(shape):
-            raise WeightsError(
-                f"{key!r} has shape {list(state[key].shape)} in the module and {list(shape)} in the architecture"
-            )
+def _state(architecture: Architecture, module: nn.Module) -> dict[str, torch.Tensor]:
+    """The part of the module's state that the architecture has, on the CPU."""
+    state = module.state_dict()
+    wanted: dict[str, torch.Tensor] = {}
+    for layer in architecture.layers:
+        shapes = {**layer.param_shapes, **layer.buffer_shapes}
+        for role, key in state_keys(layer).items():
+            if key not in state:
+                raise WeightsError(f"the module has no {key!r}, so it is not this architecture's")
+            if tuple(state[key].shape) != tuple(shapes[role]):
+                raise WeightsError(
+                    f"{key!r} has shape {list(state[key].shape)} in the module and {list(shapes[role])} in the architecture"
+                )
+            wanted[key] = state[key].detach().cpu().clone().contiguous()
+    return wanted
 
 
 def _write(path: Path, content: bytes) -> None:

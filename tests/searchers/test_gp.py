@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from linear_operator.utils.errors import NotPSDError
 
+from raysearch.errors import ConfigError
 from searchers import surrogate
 from searchers.algorithm import Observation
 from searchers.gp import GPAlgorithm
@@ -109,6 +110,22 @@ def test_equal_accuracies_send_the_composite_model_to_small_students(toy_space, 
         algorithm.tell(observed(toy_space, text, 0.5 + 1e-4 * len(text)))
     student = toy_space.apply(algorithm.ask().architecture)
     assert student.num_params <= 12  # 10 is the smallest possible, the teacher has 118
+
+
+def test_a_composite_model_without_its_metrics_is_refused_by_name(toy_space, texts):
+    algorithm = GPAlgorithm(toy_space, composite=True, num_initial=2)
+    for text in texts[:3]:
+        algorithm.tell(Observation(text, 0.5, 1.0, "full"))
+    with pytest.raises(ConfigError, match=r"options\.composite is true, but a trial did not"):
+        algorithm.ask()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_candidates_may_be_all_fresh_or_all_mutated(toy_space, texts, share):
+    algorithm = GPAlgorithm(toy_space, num_initial=2, num_candidates=16, mutation_share=share)
+    for text in texts[:3]:
+        algorithm.tell(observed(toy_space, text, 0.5))
+    assert algorithm.ask().extra["origin"] == "model"
 
 
 def test_a_numerical_error_is_logged_and_counted_and_the_next_student_is_random(

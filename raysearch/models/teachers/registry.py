@@ -15,7 +15,7 @@ from torch import nn
 
 from raysearch.errors import ConfigError, DataError
 from raysearch.models.teachers import resnet, vgg
-from raysearch.models.trace.capture import describe, evaluation, example, reason
+from raysearch.models.tracing.capture import describe, evaluation, example, reason
 from raysearch.models.weights import apply_weights, load_weights
 
 Maker = Callable[[str, int, Sequence[int]], nn.Module]

@@ -1,5 +1,5 @@
 """A teacher as an `Architecture`: capture with `torch.export`, canonical layers, and a proof on numbers."""
 
-from raysearch.models.trace.tracer import trace
+from raysearch.models.tracing.tracer import trace
 
 __all__ = ["trace"]

@@ -14,8 +14,8 @@ from torch import fx, nn
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import OPS, Shape
 from raysearch.errors import InvalidArchitecture, UnsupportedTeacher
-from raysearch.models.trace.capture import Capture, is_in_place, module_label
-from raysearch.models.trace.rules import (
+from raysearch.models.tracing.capture import Capture, is_in_place, module_label
+from raysearch.models.tracing.rules import (
     ALIASES,
     RULES,
     SAME_IF_SAME_TYPE,

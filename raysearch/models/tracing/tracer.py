@@ -12,8 +12,8 @@ from raysearch.architecture.graph import Architecture
 from raysearch.architecture.ops import Shape
 from raysearch.errors import InvalidArchitecture, TraceError, UnsupportedTeacher
 from raysearch.models.build import build
-from raysearch.models.trace.canonicalise import canonicalise
-from raysearch.models.trace.capture import capture, evaluation, example, select
+from raysearch.models.tracing.canonicalise import canonicalise
+from raysearch.models.tracing.capture import capture, evaluation, example, select
 from raysearch.models.wrappers import unwrap
 
 _CHECKED_BATCHES = (2, 5)
