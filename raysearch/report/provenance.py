@@ -111,7 +111,9 @@ def _command(run: RunFolder) -> Html:
     made = (run.summary or {}).get("command")
     again = f"python -m raysearch run {shlex.quote(str(run.path / 'config.yaml'))} run.name={shlex.quote(run.name + '-again')}"
     return join(
-        element("pre", element("code", made)) if isinstance(made, str) and made else None,
+        element("pre", element("code", made))
+        if isinstance(made, str) and made not in ("", again)
+        else None,
         element("p", "From this folder's configuration, under a new name:", class_="note"),
         element("pre", element("code", again)),
     )

@@ -1,4 +1,4 @@
-"""A run's folder as data: what design.md calls `STORAGE/NAME/`, read back whether the run ended, was cut, or is still going.
+"""A run's folder as data: `STORAGE/NAME/` (docs/run-folder.md), read back whether the run ended, was cut, or is still going.
 
 Only `config.yaml` must be there. A file that is missing is None or empty; one that cannot be read (a torn write) is left out and
 named in `RunFolder.problems`, so that the report can say so.

@@ -140,12 +140,35 @@ def test_validation_leaves_the_weights_and_the_further_training_alone(
 def test_a_training_that_blows_up_is_marked_and_not_raised(
     resident: DeviceData, network: Network
 ) -> None:
-    recipe = replace(_RECIPE, lr=1e20, loss="logits_mse", schedule="constant")
+    recipe = replace(_RECIPE, lr=1e20, loss="logits_mse", schedule="constant", clip_norm=0.0)
     training = Training(network(), resident, recipe)
     training.train_epoch()
     assert training.diverged
     assert training.validate() == {"accuracy": 0.0, "loss": math.inf}
     assert training.state_dict()["diverged"]
+
+
+@pytest.mark.parametrize("clip_norm", [0.01, 0.1])
+def test_a_step_is_no_longer_than_the_gradients_limit(
+    clip_norm: float, resident: DeviceData, network: Network
+) -> None:
+    """One plain SGD step of a too long gradient moves the weights by lr * clip_norm."""
+    recipe = Recipe(
+        epochs=1,
+        optimizer="sgd",
+        lr=2.0,
+        momentum=0.0,
+        weight_decay=0.0,
+        schedule="constant",
+        batch_size=10_000,
+        clip_norm=clip_norm,
+    )
+    training = Training(network(), resident, recipe)
+    before = [weight.detach().clone() for weight in training.module.parameters()]
+    training.train_epoch()
+    moved = [new - old for new, old in zip(training.module.parameters(), before, strict=True)]
+    length = torch.cat([change.flatten() for change in moved]).norm().item()
+    assert length == pytest.approx(2.0 * clip_norm, rel=1e-3)
 
 
 def test_weights_that_are_not_finite_are_found_in_validation(
