@@ -5,6 +5,7 @@ Exit status: 0 done, 1 a run that failed, 2 bad input (one sentence on stderr), 
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -142,6 +143,8 @@ def _show(folder: Path) -> None:
 
 def main() -> None:
     """The entry point."""
+    # before torch is imported: threads that spin while they wait starve the trials beside them
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # gpytorch's dependencies still script functions, and PyTorch says so on every import
     warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
     sys.exit(app())

@@ -7,6 +7,7 @@ A configuration comes from a YAML file, a mapping, and `key.path=value` override
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,13 +99,13 @@ class SearchConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    """A training recipe, as in `trainables.recipe.Recipe`."""
+    """A training recipe, as in `trainables.recipe.Recipe`; `batch_size: null` goes by the number of training images."""
 
     loss: Loss = "kd"
     epochs: PositiveInt = 4
-    optimizer: Literal["adam", "sgd"] = "adam"
-    lr: PositiveNumber = 0.01
-    batch_size: PositiveInt = 128
+    optimizer: Literal["adam", "sgd"] = "sgd"
+    lr: PositiveNumber = 0.1
+    batch_size: PositiveInt | None = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
     schedule: Literal["one_cycle", "cosine", "constant", "step"] = "one_cycle"
@@ -114,11 +115,22 @@ class TrainingConfig(_Section):
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
     views: PositiveInt = 10
+    clip_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """The keys of `trainables.recipe.Recipe`."""
-        return self.model_dump(include=set(TrainingConfig.model_fields))
+    def recipe(self, num_images: int) -> dict[str, Any]:
+        """The keys of `trainables.recipe.Recipe`.
+
+        Args:
+            num_images: of the training part; decides the batch size where none is given.
+        """
+        values = self.model_dump(include=set(TrainingConfig.model_fields))
+        if self.batch_size is None:
+            values["batch_size"] = next(size for limit, size in _BATCH_SIZES if num_images < limit)
+        return values
+
+
+# (training images below, batch size): a short training on few images needs steps more than it needs large batches
+_BATCH_SIZES = ((5_000, 32), (20_000, 64), (math.inf, 128))
 
 
 class DistillConfig(TrainingConfig):

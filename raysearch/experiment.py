@@ -33,7 +33,7 @@ from raysearch.progress import Progress
 from raysearch.report import verdict, write_report, write_results_table
 from raysearch.schedules import StageScheduler, halving_scheduler, make_scheduler
 from raysearch.stages import Pipeline
-from raysearch.teaching import evaluate_part, make_context, teach
+from raysearch.teaching import evaluate_part, make_context, suitable_threads, teach
 from searchers.tune import TuneSearcher
 from trainables.distillation import DistillationContext, DistillationTrainable
 
@@ -92,6 +92,10 @@ class Experiment:
             RunError: no student could be trained.
             KeyboardInterrupt: passed on; the folder can be resumed.
         """
+        with suitable_threads(self.problem):
+            self._run()
+
+    def _run(self) -> None:
         write_text(self.files.config, self.config.to_yaml())
         write_json(self.files.data, self.problem.data.describe())
         teacher = self._teacher()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from raysearch.cluster import TrialResources
+from raysearch.cluster import TrialResources, plan_resources
 from raysearch.config import Config
 from raysearch.data import distillation_data
 from raysearch.problem import Problem, check_teacher_accuracy
@@ -16,8 +17,27 @@ from trainables.distillation import DistillationContext, DistillationTrainable
 from trainables.teacher import cached_teacher
 from trainables.training import evaluate
 
+SMALL_MACS = 20_000_000
+"""Below it a batch of a few dozen images is a few milliseconds of work."""
+
 FINISHING_STAGES = ("finish", "uniform", "random_finish")
 SEARCHING_STAGES = ("search", "random")
+
+
+@contextmanager
+def suitable_threads(problem: Problem) -> Iterator[None]:
+    """One intra-op thread for the block where the teacher is small.
+
+    Threads that wait for each other between tiny operations gain nothing on an idle machine, and a factor of thirty was lost with
+    them on a busy one.
+    """
+    before = torch.get_num_threads()
+    if problem.architecture.macs < SMALL_MACS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def driver_device(config: Config) -> str:
@@ -103,8 +123,8 @@ def make_context(
             device=driver_device(config),
         ),
         recipes={
-            **dict.fromkeys(SEARCHING_STAGES, config.distill.recipe),
-            **dict.fromkeys(FINISHING_STAGES, config.finish.recipe),
+            **dict.fromkeys(SEARCHING_STAGES, config.distill.recipe(len(problem.data.train))),
+            **dict.fromkeys(FINISHING_STAGES, config.finish.recipe(len(problem.data.train))),
         },
         init={
             **dict.fromkeys(SEARCHING_STAGES, inherit),
@@ -125,7 +145,6 @@ def make_trainable(problem: Problem) -> type[DistillationTrainable]:
 
     Trains the teacher first where it came without weights. Ray must be running, or is started by Tune.
     """
-    from raysearch.cluster import plan_resources
-
-    card = teach(problem)
-    return DistillationTrainable.bound(make_context(problem, card, plan_resources(problem.config)))
+    with suitable_threads(problem):
+        context = make_context(problem, teach(problem), plan_resources(problem.config))
+    return DistillationTrainable.bound(context)
