@@ -119,8 +119,10 @@ def check_local_resources(config: Config) -> None:
 
 
 @contextmanager
-def ray_session(config: Config) -> Iterator[None]:
+def ray_session(config: Config) -> Iterator[str | None]:
     """A running Ray for the block: the caller's own, the one at `cluster.address`, or a local one that ends with the block.
+
+    Yields the address of Ray's dashboard where one was started.
 
     Raises:
         ResourceError: when the address does not answer.
@@ -130,11 +132,11 @@ def ray_session(config: Config) -> Iterator[None]:
 
     os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
     if ray.is_initialized():
-        yield
+        yield None
         return
     address = config.cluster.address
     try:
-        ray.init(
+        started = ray.init(
             address=address if address is not None else "local",
             logging_level=logging.ERROR,
             log_to_driver=False,
@@ -148,6 +150,6 @@ def ray_session(config: Config) -> Iterator[None]:
             f"cluster.address: {address!r} does not answer ({reason}); start the cluster, or use null for a local Ray"
         ) from error
     try:
-        yield
+        yield started.dashboard_url
     finally:
         ray.shutdown()

@@ -163,8 +163,12 @@ class Experiment:
         )
         with self._phase("ray_start"):
             session = ray_session(self.config)
-            session.__enter__()
+            dashboard = session.__enter__()
         try:
+            if dashboard:
+                self._progress.note(
+                    f"Ray dashboard: http://{dashboard} (its token: ray get-auth-token)"
+                )
             resources = plan_resources(self.config)
             with self._phase("teacher_logits"):
                 context = make_context(

@@ -87,24 +87,30 @@ def prepare(
     make_scheduler(config.schedule, epochs=config.distill.epochs)
     data_set = _load_data(config, data)
     shape = _input_shape(config, data_set)
-    if teacher is None:
-        weights = config.teacher.weights
-        module = load_teacher(
-            config.teacher.model,
-            num_classes=data_set.num_classes,
-            input_shape=shape,
-            weights=Path(weights) if weights else None,
-        )
-        has_weights = weights is not None
-    else:
-        module, has_weights = teacher, True
+    name = config.teacher.model if teacher is None else type(teacher).__name__
     try:
+        module = teacher or _load_teacher(config, data_set.num_classes, shape)
         check_forward(module, shape, data_set.num_classes)
         architecture = trace(module, shape)
     except InputError as error:
-        name = config.teacher.model if teacher is None else type(teacher).__name__
+        if name in str(error) or "teacher.weights" in str(error):
+            raise
         raise type(error)(f"teacher.model {name!r}: {error}") from error
+    has_weights = teacher is not None or config.teacher.weights is not None
     return _problem(config, data_set, module.eval(), architecture, has_weights=has_weights)
+
+
+def _load_teacher(config: Config, num_classes: int, shape: tuple[int, ...]) -> nn.Module:
+    """The configured teacher; one without weights is initialised from the run's seed."""
+    weights = config.teacher.weights
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        return load_teacher(
+            config.teacher.model,
+            num_classes=num_classes,
+            input_shape=shape,
+            weights=Path(weights) if weights else None,
+        )
 
 
 def reopen(config: Config, files: RunFiles) -> Problem:

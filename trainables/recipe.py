@@ -23,6 +23,9 @@ _WARM_UP_START = 1 / 25  # the same
 class Recipe:
     """A training recipe; JSON-native through `to_dict` and `from_dict`.
 
+    The defaults are the best of those measured for 4 and 20 epochs on students of 5 % of resnet14 (digits, and Fashion-MNIST at
+    14x14): many updates matter on small sets, and a limited gradient lets students with few BatchNorms use a high rate too.
+
     Attributes:
         loss: see trainables/losses.py.
         epochs: the schedule's full length; stopping earlier leaves it un-annealed.
@@ -41,12 +44,12 @@ class Recipe:
 
     loss: LossName = "kd"
     epochs: int = 4
-    optimizer: OptimizerName = "adam"
-    lr: float = 0.01
+    optimizer: OptimizerName = "sgd"
+    lr: float = 0.2
     momentum: float = 0.9
     weight_decay: float = 5e-4
     clip_norm: float = 1.0
-    batch_size: int = 64
+    batch_size: int = 32
     schedule: ScheduleName = "one_cycle"
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
