@@ -162,7 +162,7 @@ def compress(
         RunError: no student could be trained.
     """
     named: dict[str, Any] = {
-        "teacher": {"model": teacher} if isinstance(teacher, str) else None,
+        "teacher": None if teacher is None else {"model": _teacher_name(teacher)},
         "data": _data_section(data),
         "search": {"method": method, "trials": trials},
         "distill": {"epochs": epochs},
@@ -170,7 +170,7 @@ def compress(
     }
     base = load_config(config, overrides)
     resolved = load_config(_with(base, named, budget))
-    module = None if teacher is None or isinstance(teacher, str) else teacher
+    module = None if isinstance(teacher, str) else teacher
     arrays = None if data is None or isinstance(data, str | Path) else _pairs(data)
     return run(resolved, teacher=module, data=arrays, progress=progress)
 
@@ -284,10 +284,17 @@ def _with(
     return merged
 
 
+def _teacher_name(teacher: nn.Module | str) -> str:
+    """`teacher.model`; of a module in memory its class, for people."""
+    return teacher if isinstance(teacher, str) else type(teacher).__name__
+
+
 def _data_section(data: Any) -> dict[str, Any] | None:
     """`data.name`, or the loader that fits a folder."""
-    if not isinstance(data, str | Path):
+    if data is None:
         return None
+    if not isinstance(data, str | Path):
+        return {"name": "arrays"}
     folder = Path(data).expanduser()
     if isinstance(data, str) and not folder.is_dir():
         return {"name": data}

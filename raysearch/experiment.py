@@ -11,7 +11,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 
+from raysearch import __version__
 from raysearch.cluster import TrialResources, plan_resources, ray_session
 from raysearch.config import Config
 from raysearch.errors import RunError
@@ -38,7 +39,6 @@ from searchers.tune import TuneSearcher
 from trainables.distillation import DistillationContext, DistillationTrainable
 
 PACKAGES = [
-    "raysearch",
     "ray",
     "torch",
     "torchvision",
@@ -78,9 +78,11 @@ class Experiment:
         self._progress = progress
         self._command = command
         self._notes = list(problem.data.notes)
-        session = read_json(files.session) if files.session.exists() else {}
+        earlier = next((f for f in (files.session, files.summary) if f.exists()), None)
+        session = read_json(earlier) if earlier else {}
         self._pending: list[str] = session.get("pending", [])
         self._seconds: dict[str, float] = session.get("seconds", {})
+        self._seconds.pop("total", None)
         self._teacher_epochs = 0
         self._watcher = ProgressCallback(progress)
 
@@ -278,7 +280,7 @@ class Experiment:
             },
             "command": self._command,
             "notes": self._notes,
-            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "versions": {"raysearch": __version__, **_versions()},
         }
         with self._phase("report"):
             write_json(self.files.summary, {**summary, "seconds": self._rounded_seconds()})
@@ -291,6 +293,15 @@ class Experiment:
         """Wall time by phase, over all sessions of the run."""
         seconds = {name: round(value, 2) for name, value in self._seconds.items()}
         return {**seconds, "total": round(sum(seconds.values()), 2)}
+
+
+def _versions() -> dict[str, str]:
+    """The installed versions of what results may depend on."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _trial_name(trial: Any) -> str:

@@ -159,7 +159,6 @@ class SearchStage:
         identify: edits string -> architecture_id.
         first: edits that are evaluated before the algorithm is asked.
         cache: architecture_id -> record of a student that another stage evaluated with the same recipe: answered without a trial.
-        extra: goes into the config of every trial of this stage.
     """
 
     def __init__(
@@ -172,7 +171,6 @@ class SearchStage:
         identify: Callable[[str], str],
         first: Sequence[str] = (),
         cache: Callable[[str], Mapping[str, Any] | None] = lambda architecture_id: None,
-        extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.algorithm = algorithm
@@ -181,7 +179,6 @@ class SearchStage:
         self.exhausted = False
         self._identify = identify
         self._cache = cache
-        self._extra = dict(extra or {})
         self._queue = list(first)
         self._in_flight: dict[str, Proposal] = {}
         self._known = {record["architecture_id"] for record in log.records}
@@ -200,7 +197,7 @@ class SearchStage:
                 duplicates += 1
                 self.exhausted = duplicates > MAX_DUPLICATES
                 continue
-            extra = {**proposal.extra, **self._extra, "architecture_id": architecture_id}
+            extra = {**proposal.extra, "stage": self.name, "architecture_id": architecture_id}
             proposal = Proposal(proposal.architecture, extra)
             self._in_flight[architecture_id] = proposal
             record = self._cache(architecture_id)

@@ -153,7 +153,9 @@ class DistillationTrainable(tune.Trainable):
                 if training.epochs_done < self._recipe.epochs:
                     training.train_epoch()
                     self._curve.append({"epoch": training.epochs_done, **training.validate()})
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
             return self._rejected("invalid", error)
         if training.diverged:
             return self._rejected("diverged", None)
@@ -295,6 +297,13 @@ class DistillationTrainable(tune.Trainable):
         self._forget()
         if self._context.device == "cuda":
             torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """On the CPU PyTorch raises a plain RuntimeError for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error)
 
 
 def _peak_memory_bytes() -> int:
