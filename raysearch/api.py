@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -205,6 +206,7 @@ def run(
     progress: bool | None = None,
 ) -> Result:
     """Runs a configuration from the beginning; see `compress`."""
+    start = time.perf_counter()
     check_run_name(config.run.storage, config.run.name)
     check_packages()
     from raysearch.problem import prepare, save_arrays
@@ -214,7 +216,7 @@ def run(
     files = create_run_folder(config.run.storage, config.run.name, default)
     if data is not None:
         save_arrays(files.arrays, data)
-    return _execute(problem, files, progress)
+    return _execute(problem, files, progress, start)
 
 
 def resume(
@@ -225,6 +227,7 @@ def resume(
     Raises:
         InputError: not a run's folder, or an override that would change what its results mean.
     """
+    start = time.perf_counter()
     files = RunFiles(Path(path).expanduser().absolute())
     if not files.config.exists():
         raise RunFolderError(
@@ -241,17 +244,23 @@ def resume(
     check_packages()
     from raysearch.problem import reopen
 
-    return _execute(reopen(config, files), files, progress)
+    return _execute(reopen(config, files), files, progress, start)
 
 
-def _execute(problem: Any, files: RunFiles, progress: bool | None) -> Result:
+def _execute(problem: Problem, files: RunFiles, progress: bool | None, start: float) -> Result:
     from raysearch.experiment import Experiment
     from raysearch.progress import Progress
 
     limits = ", ".join(f"{value:,} {key}" for key, value in problem.space.limits.items())
     try:
         with Progress(budget_text=limits or "none", enabled=progress) as display:
-            Experiment(problem, files, progress=display, command=_command(files)).run()
+            Experiment(
+                problem,
+                files,
+                progress=display,
+                command=_command(files),
+                prepare_s=time.perf_counter() - start,
+            ).run()
     except KeyboardInterrupt:
         raise RunInterrupted(files.folder) from None
     return Result.read(files.folder)

@@ -11,7 +11,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -67,10 +67,17 @@ class Experiment:
         files: the run's folder, new or to be continued.
         progress: the display.
         command: what reproduces the run, for the report.
+        prepare_s: the seconds that loading and checking the problem took.
     """
 
     def __init__(
-        self, problem: Problem, files: RunFiles, *, progress: Progress, command: str
+        self,
+        problem: Problem,
+        files: RunFiles,
+        *,
+        progress: Progress,
+        command: str,
+        prepare_s: float = 0.0,
     ) -> None:
         self.problem = problem
         self.config: Config = problem.config
@@ -83,6 +90,8 @@ class Experiment:
         self._pending: list[str] = session.get("pending", [])
         self._seconds: dict[str, float] = session.get("seconds", {})
         self._seconds.pop("total", None)
+        self._seconds["prepare"] = self._seconds.get("prepare", 0.0) + prepare_s
+        self._running: tuple[str, float] | None = None
         self._teacher_epochs = 0
         self._watcher = ProgressCallback(progress)
 
@@ -114,11 +123,19 @@ class Experiment:
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         """Adds the block's wall time to `summary.json: seconds`."""
-        start = time.perf_counter()
+        self._running = (name, time.perf_counter())
         try:
             yield
         finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+            self._seconds, self._running = self._spent(), None
+
+    def _spent(self) -> dict[str, float]:
+        """Seconds by phase until now."""
+        if self._running is None:
+            return dict(self._seconds)
+        name, start = self._running
+        earlier = self._seconds.get(name, 0.0)
+        return {**self._seconds, name: earlier + time.perf_counter() - start}
 
     # The teacher
 
@@ -130,6 +147,8 @@ class Experiment:
             with self._phase("teacher"):
                 self._progress.phase("teacher", total=self.config.teacher.epochs)
                 card = teach(self.problem, self._teacher_progress)
+                if card["weights"] == "cache":
+                    self._progress.note("the teacher was trained before and comes from the cache")
                 export_student(
                     self.files.teacher,
                     self.problem.architecture,
@@ -156,17 +175,15 @@ class Experiment:
     def _train(self, plan: Plan, teacher: Mapping[str, Any]) -> None:
         """Runs what is left of the plan as one Tune experiment."""
         warm_up = getattr(plan.search.algorithm, "warm_up", None)
-        if (
-            warm_up is not None
-        ):  # imports of the search method, while Ray starts and the teacher answers
+        if warm_up is not None:  # the method's imports, while Ray starts and the teacher answers
             threading.Thread(target=warm_up, daemon=True).start()
         searcher = TuneSearcher(
             plan.pipeline, space=self.problem.space, metric="reward", mode="max"
         )
+        cluster = ExitStack()
         with self._phase("ray_start"):
-            session = ray_session(self.config)
-            dashboard = session.__enter__()
-        try:
+            dashboard = cluster.enter_context(ray_session(self.config))
+        with cluster:
             if dashboard:
                 self._progress.note(
                     f"Ray dashboard: http://{dashboard} (its token: ray get-auth-token)"
@@ -179,9 +196,8 @@ class Experiment:
             with self._phase("trials"):
                 self._show_totals(plan.pipeline)
                 self._tuner(searcher, context, resources).fit()
-        finally:
             with self._phase("ray_stop"):
-                session.__exit__(None, None, None)
+                cluster.close()
         if searcher.error is not None or not plan.pipeline.done:
             cause = searcher.error or f"see {self.files.tune}"
             raise RunError(
@@ -251,7 +267,7 @@ class Experiment:
                 (self.files.weights / f"{stage.name}-{key}.safetensors").unlink(missing_ok=True)
 
     def _note_session(self, pending: list[str]) -> None:
-        write_json(self.files.session, {"pending": pending, "seconds": self._seconds})
+        write_json(self.files.session, {"pending": pending, "seconds": self._spent()})
 
     # The end
 
