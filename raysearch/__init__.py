@@ -8,8 +8,7 @@ Nothing heavy is imported before a function needs it.
 
 from raysearch.api import Result, Student, compress, make_trainable, prepare, resume
 from raysearch.config import Config, load_config
-
-__version__ = "0.1.0"
+from raysearch.version import __version__
 
 __all__ = [
     "Config",

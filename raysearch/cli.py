@@ -52,7 +52,7 @@ def _fail(message: str, status: int) -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from raysearch import __version__
+        from raysearch.version import __version__
 
         typer.echo(f"raysearch {__version__}")
         raise typer.Exit

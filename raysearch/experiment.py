@@ -20,7 +20,6 @@ from typing import Any
 from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 
-from raysearch import __version__
 from raysearch.cluster import TrialResources, plan_resources, ray_session
 from raysearch.config import Config
 from raysearch.errors import RunError
@@ -35,6 +34,7 @@ from raysearch.report import verdict, write_report, write_results_table
 from raysearch.schedules import StageScheduler, halving_scheduler, make_scheduler
 from raysearch.stages import Pipeline
 from raysearch.teaching import evaluate_part, make_context, suitable_threads, teach
+from raysearch.version import __version__
 from searchers.tune import TuneSearcher
 from trainables.distillation import DistillationContext, DistillationTrainable
 
