@@ -81,7 +81,7 @@ def make_plan(
             log=finished,
             asked=asked,
             expected=expected,
-            extra={"epochs_per_step": _epochs_per_step(config)},
+            extra={"epochs_per_step": _epochs_per_step(config), "timeout_s": None},
         )
 
     def uniform_candidates() -> list[Candidate]:

@@ -94,7 +94,8 @@ class DistillationContext:
 class DistillationTrainable(tune.Trainable):
     """One student's distillation; a step is one epoch (`epochs_per_step` in the config makes it several).
 
-    Config keys: `architecture` (text of the edits), and optionally `stage` (which recipe), `architecture_id`, `epochs_per_step`.
+    Config keys: `architecture` (text of the edits), and optionally `stage` (which recipe), `architecture_id`, `epochs_per_step`,
+    `timeout_s` (in place of the context's).
     Each result holds `reward, accuracy, loss, teacher_accuracy, num_params, macs, compression, epochs_done, epochs_target, status`.
     A student that cannot be built, runs out of memory or diverges ends with the objective's lowest reward and the status
     `invalid` or `diverged`; nothing is raised for it.
@@ -105,7 +106,8 @@ class DistillationTrainable(tune.Trainable):
         """This trainable with its context in Ray's object store (Ray must be running)."""
         return tune.with_parameters(cls, context=context)
 
-    def setup(self, config: dict[str, Any], context: DistillationContext) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # tune.with_parameters adds it
+    # tune.with_parameters adds the context
+    def setup(self, config: dict[str, Any], context: DistillationContext) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Keeps the heavy things; the student is built in the first step."""
         self._context = context
         torch.set_num_threads(context.threads)
@@ -123,11 +125,8 @@ class DistillationTrainable(tune.Trainable):
         self._seconds = 0.0
         self._saved_at = time.monotonic()
 
-    def __repr__(
-        self,
-    ) -> (
-        str
-    ):  # Ray labels an actor once; a config-dependent text would show the first trial for ever
+    def __repr__(self) -> str:
+        # Ray labels an actor once: a text that depends on the config would show the first trial for ever
         return "DistillationTrainable"
 
     @property
@@ -161,7 +160,7 @@ class DistillationTrainable(tune.Trainable):
             return self._rejected("diverged", None)
         self._seconds += time.perf_counter() - start
         complete = training.epochs_done >= self._recipe.epochs
-        timeout_s = self._context.timeout_s
+        timeout_s = self.config.get("timeout_s", self._context.timeout_s)
         self._keep(complete)
         return self._result("ok", complete or (timeout_s is not None and self._seconds > timeout_s))
 
@@ -283,7 +282,8 @@ class DistillationTrainable(tune.Trainable):
         state = self._state() if self._training is not None else {}
         torch.save(state, Path(checkpoint_dir) / "training.pt")
 
-    def load_checkpoint(self, checkpoint: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # Tune gives a path where save_checkpoint returned nothing
+    # Tune gives a path where save_checkpoint returned nothing
+    def load_checkpoint(self, checkpoint: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Continues a training exactly where `save_checkpoint` left it."""
         state = torch.load(Path(checkpoint) / "training.pt", weights_only=True)
         self._forget()
