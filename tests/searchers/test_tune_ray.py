@@ -105,7 +105,8 @@ def test_students_that_asha_stops_are_told_with_their_fidelity(trainable, space,
         time_attr="epochs_done", max_t=EPOCHS, grace_period=1, reduction_factor=2
     )
     searcher = EvolutionSearch(space=space, num_trials=10, seed=0, population=4)
-    config = {"scheduler": scheduler, "metric": "reward", "mode": "max"}
+    # one at a time: the order of results decides whom ASHA stops
+    config = {"scheduler": scheduler, "metric": "reward", "mode": "max", "max_concurrent_trials": 1}
     fit(trainable, searcher, tmp_path, config=config, param_space={"constant": 1})
     fidelities = Counter((one.status, one.fidelity) for one in searcher.observations)
     assert sum(fidelities.values()) == 10
@@ -189,7 +190,9 @@ def test_a_run_that_died_is_continued_without_repeating_anything(
     assert snapshot.restore_error is None
     tuner = tune.Tuner.restore(str(tmp_path / "run"), trainable, param_space={})
     results = tuner.fit()
-    assert len(results) == 7
+    # a trial that was about to start when the driver died may stay behind without a result: its student got another one
+    trained = [result.config["architecture_id"] for result in results if result.metrics]
+    assert len(trained) == len(set(trained)) == 7
     starts = Counter(mark.name[:12] for mark in trainable.marks.iterdir())
     assert len(starts) == 7
     finished = {space.apply(one.architecture).id for one in snapshot.observations}
