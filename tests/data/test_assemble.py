@@ -115,3 +115,11 @@ def test_an_unknown_augmentation_is_refused() -> None:
 def test_named_classes_must_cover_the_labels() -> None:
     with pytest.raises(DataError, match=r"outside 0\.\.1"):
         from_arrays(_arrays(), classes=("cat", "dog"))
+
+
+def test_floating_point_images_are_the_networks_input_as_they_are():
+    rng = np.random.default_rng(0)
+    images = rng.normal(5, 3, (60, 2, 8, 8)).astype(np.float32)
+    data = from_arrays((images, np.arange(60) % 3))
+    assert data.preprocessing.to_dict() == {"scale": 1.0, "mean": [0.0, 0.0], "std": [1.0, 1.0]}
+    assert np.array_equal(data.train.images, images[data.train.indices])
