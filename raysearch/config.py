@@ -6,16 +6,16 @@ A configuration comes from a YAML file, a mapping, and `key.path=value` override
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from raysearch.complaints import complaint
 from raysearch.errors import ConfigError
 
 BudgetValue = int | float | str
@@ -230,7 +230,7 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(dict(raw))
     except ValidationError as error:
-        raise ConfigError(_sentence(error, raw)) from None
+        raise ConfigError(complaint(error, raw, Config)) from None
     _check_whole(config)
     return config
 
@@ -360,89 +360,3 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
-
-
-# fields that take several types: what any of pydantic's per-type complaints would hide
-_TAKES = {
-    "budget.params": "a fraction such as 0.1, a number of parameters, or text such as '60%' or '1.2M'",
-    "budget.macs": "a fraction such as 0.1, a number of MACs, or text such as '60%' or '1.2M'",
-    "budget.memory": "a fraction such as 0.1, a number of bytes, or text such as '60%' or '1.2M'",
-    "data.resize": "a size in pixels, or [height, width]",
-    "data.validation": "a share between 0 and 1, or a number of rows",
-}
-
-
-def _sentence(error: ValidationError, raw: Mapping[str, Any]) -> str:
-    """The first complaint of pydantic, in our words."""
-    first = error.errors()[0]
-    # union members add their own type names to the path; the user knows only the keys
-    path: list[str] = []
-    node: Any = raw
-    for part in first["loc"]:
-        if isinstance(part, int) and isinstance(node, list) and part < len(node):
-            path[-1] += f"[{part}]"
-            node = node[part]
-        elif isinstance(node, Mapping) and part in node:
-            path.append(str(part))
-            node = node[part]
-    where = ".".join(path)
-    kind = first["type"]
-    value = _short(first["input"])
-    if kind == "extra_forbidden":
-        return _unknown_key(where)
-    if where in _TAKES:
-        return f"{where}: {value} is not valid; it must be {_TAKES[where]}"
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        section = where or "the configuration"
-        return f"{section}: expected keys below it, got {value}; see configs/digits.yaml"
-    if kind == "literal_error":
-        known = _literal_choices(error, first["loc"]) or first.get("ctx", {}).get("expected")
-        return f"{where}: {value} is not known; choose one of {known}"
-    expected = {
-        "greater_than_equal": "at least {ge}",
-        "greater_than": "above {gt}",
-        "less_than": "below {lt}",
-        "less_than_equal": "at most {le}",
-        "int_type": "a whole number",
-        "int_from_float": "a whole number",
-        "float_type": "a number",
-        "string_type": "text",
-        "bool_type": "true or false",
-        "list_type": "a list",
-        "finite_number": "a finite number",
-        "too_short": "at least {min_length} entries",
-        "too_long": "at most {max_length} entries",
-        "string_too_short": "a name that is not empty",
-        "string_pattern_mismatch": "letters, digits, '.', '_' and '-' only, 100 at most",
-        "value_error": "a number",
-    }.get(kind)
-    if expected is None:
-        return f"{where}: {value} is not valid ({first['msg']})"
-    return f"{where}: {value} is not valid; it must be {expected.format(**first.get('ctx', {}))}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _literal_choices(error: ValidationError, loc: tuple[int | str, ...]) -> str | None:
-    choices = [
-        item.get("ctx", {})["expected"]
-        for item in error.errors()
-        if item["type"] == "literal_error" and item["loc"] == loc
-    ]
-    return choices[0] if choices else None
-
-
-def _unknown_key(where: str) -> str:
-    *section, key = where.split(".")
-    model: type[BaseModel] = Config
-    for part in section:
-        field = model.model_fields[part.split("[")[0]]
-        options = [field.annotation, *get_args(field.annotation)]
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    known = list(model.model_fields)
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-    return f"{where}: unknown key; {hint}"
