@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -279,3 +280,19 @@ def test_without_a_budget_the_reward_is_f_and_uniform_has_the_size_of_the_best(
             assert record["value"] == pytest.approx(f)
     assert result.summary["objective"] == "f"
     assert result.summary["baselines"]["uniform"]["num_params"] < teacher["num_params"]
+
+
+def test_the_tune_script_of_the_readme_runs(ray_cluster, cache, tmp_path):
+    text = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    script = next(block for block in blocks if "GPSearch" in block)
+    for old, new in {
+        "num_samples=20": "num_samples=2",
+        "    tune_config=": f"    run_config=tune.RunConfig(storage_path={str(tmp_path)!r}),\n    tune_config=",
+    }.items():
+        assert old in script
+        script = script.replace(old, new)
+    names: dict = {}
+    exec(script, names)
+    assert len(names["results"]) == 2
+    assert names["student"].num_params <= names["problem"].space.limits["params"]
