@@ -5,8 +5,9 @@ The names below load their modules on first use, so that `import searchers` stay
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from raysearch.lazy import lazy_names
 
 if TYPE_CHECKING:
     from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal
@@ -50,12 +51,4 @@ __all__ = [
     "make_algorithm",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__getattr__ = lazy_names(__name__, _HOMES)
