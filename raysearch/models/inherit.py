@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from raysearch.architecture.axes import is_last
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.ops import Shape
 from raysearch.models.provenance import FRESH, Context, Keep, Origin, follow, identity, is_depthwise
@@ -99,9 +100,7 @@ def _local_columns(arriving: Origin, groups: int, width: int, rows: int) -> np.n
 
 def _linear_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
     attrs = context.layer.attrs
-    if (
-        len(context.layer.shape) > 1
-    ):  # acts on an axis whose provenance is not followed: as it stands
+    if not is_last(context.layer.shape, context.axis):  # another axis: as it stands
         leaving, arriving = identity(attrs["out_features"]), identity(attrs["in_features"])
     weight = Slice(context.key("weight"), leaving.channels, arriving.channels)
     return _with_bias(context, weight, leaving)
