@@ -114,7 +114,7 @@ def _channel_shuffle(call: Call) -> Draft:
 def shuffled(node: fx.Node) -> Draft | None:
     """The channel shuffle that ends in this reshape: [g * n, *S] as [g, n, *S], transposed, and back; None where it is none."""
     turned = _before(node)
-    divided = _before(turned.args[0]) if turned is not None else None
+    divided = _before(turned) if turned is not None else None
     if turned is None or divided is None or not _swaps_first_two(turned):
         return None
     source = divided.args[0]
@@ -128,9 +128,9 @@ def shuffled(node: fx.Node) -> Draft | None:
     return Draft("channel_shuffle", (source,), {"groups": int(parts[1])})
 
 
-def _before(node: Any) -> fx.Node | None:
+def _before(node: fx.Node) -> fx.Node | None:
     """What a node reads first, copies looked through."""
-    source = node.args[0] if isinstance(node, fx.Node) and node.args else None
+    source = node.args[0] if node.args else None
     while isinstance(source, fx.Node) and _name(source) in COPIES:
         source = source.args[0]
     return source if isinstance(source, fx.Node) else None
