@@ -16,7 +16,7 @@ from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import Shape
 from raysearch.errors import WeightsError
 
-Keep = Mapping[str, Sequence[int]]
+Keep = Mapping[str, Sequence[int] | np.ndarray]
 """Layer name -> the teacher's channels that its outputs are."""
 
 FRESH = -1
