@@ -18,7 +18,7 @@ from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import Shape
 from raysearch.errors import WeightsError
 
-Keep = Mapping[str, Sequence[int]]
+Keep = Mapping[str, Sequence[int] | np.ndarray]
 """Layer name -> the teacher's channels that its outputs are."""
 
 FRESH = -1
@@ -46,15 +46,20 @@ def follow(
     Args:
         architecture: the student (or the teacher itself).
         shapes: the shapes of the teacher's state by name.
-        keep: the teacher's channels that a layer's outputs are; default: the first ones, within each block where a grouped
-            convolution divides the channels into blocks.
+        keep: the teacher's channels that a layer's outputs are, for any layers (`keep_sets` names all); default: what follows from
+            the layers before, and of new channels the first ones, within each block where a grouped convolution divides the
+            channels into blocks.
+
+    Raises:
+        WeightsError: the teacher lacks a tensor, or `keep` lists another number of channels than a layer has.
     """
     origins: dict[str, Origin] = {}
     blocks = _blocks(architecture, shapes)
     for layer in architecture.layers:
         arriving = [_read(architecture, layer, slot, origins) for slot in layer.inputs]
         context = Context(layer, architecture, shapes, keep, blocks.get(layer.name, 1))
-        origins[layer.name] = _RULES.get(layer.op, _pass)(context, arriving)
+        leaving = _RULES.get(layer.op, _pass)(context, arriving)
+        origins[layer.name] = _chosen(layer, keep, leaving) if layer.name in keep else leaving
         yield context, arriving, origins[layer.name]
 
 
@@ -144,16 +149,31 @@ def _new_channels(context: Context, arriving: Sequence[Origin]) -> Origin:
     size = context.size
     if layer.op == "linear" and not is_last(layer.shape, context.axis):
         return arriving[0]
-    if layer.name in context.keep:
-        return Origin(np.asarray(context.keep[layer.name], np.int64), total)
-    if is_depthwise(layer, context.teacher_shape("weight")):
+    if is_depthwise(layer, context.teacher_shape("weight"), arriving[0].total):
         return _depthwise(arriving[0], size, total)
     return Origin(_prefix(size, total, context.blocks), total)
 
 
-def is_depthwise(layer: Layer, teacher: Shape) -> bool:
-    """Whether each group of a convolution reads one channel, in the teacher of weight shape `teacher`."""
-    return layer.op == "conv" and layer.attrs["groups"] > 1 and teacher[1] == 1
+def _chosen(layer: Layer, keep: Keep, leaving: Origin) -> Origin:
+    """What `keep` says of a layer's output; channels beyond the teacher's are fresh."""
+    channels = np.asarray(keep[layer.name], np.int64)
+    if channels.shape != (layer.shape[0],):
+        raise WeightsError(
+            f"keep lists {channels.size} channels for layer {layer.name!r}, which has {layer.shape[0]}; "
+            "list the teacher's channel of each"
+        )
+    return Origin(channels, leaving.total)
+
+
+def is_depthwise(layer: Layer, teacher: Shape, total: int = 1) -> bool:
+    """Whether each group of a convolution reads one channel, in the teacher of weight shape `teacher`.
+
+    Args:
+        total: how many channels the teacher's reads; of one that is left with a single channel only this tells.
+    """
+    if layer.op != "conv" or teacher[1] != 1:
+        return False
+    return layer.attrs["groups"] > 1 or (layer.attrs["in_channels"] == 1 and total > 1)
 
 
 def _depthwise(arriving: Origin, size: int, total: int) -> Origin:
