@@ -25,6 +25,8 @@ from raysearch.architecture.encoding import (
 
 _EXACT = 2**24
 """Whole numbers below it are exact in float32."""
+_CHUNK = 128
+"""Candidates at a time, so that what is written stays in the cache until it is done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,17 +95,21 @@ class CompactBatch:
 
 @dataclass(frozen=True, eq=False)
 class CompactEncoder:
-    """Writes compact batches: all attributes are one product with the widths, then the removed layers are cleared.
+    """Writes compact batches: the teacher's attributes, the channels as one product with the widths; removed layers are cleared.
 
     Attributes:
         types: [L] uint8, the teacher's.
-        matrix, fixed: [G, 6 L] and [6 L], the attributes in the widths; float32 where that is exact, else float64.
+        attrs: [6 L] float32, the teacher's.
+        columns: [K] int64, the places in `attrs` that depend on the widths.
+        matrix, fixed: [G, K] and [K], the numbers there are fixed + widths @ matrix; float32 where that is exact, else float64.
         listed: [L] int64 layer indices.
         edges, pairs: [E, 2] and [P, 2] int64, the teacher's edges and the skip pairs, in places.
         vocabulary: as in `CompactBatch`.
     """
 
     types: np.ndarray
+    attrs: np.ndarray
+    columns: np.ndarray
     matrix: np.ndarray
     fixed: np.ndarray
     listed: np.ndarray
@@ -116,13 +122,15 @@ class CompactEncoder:
         """Prepares the compact form of what a dense encoder writes."""
         words, attrs = encoder.teacher_words(), encoder.teacher_attrs()  # [L], [L, 6]
         dtype = np.float32 if attrs.max(initial=0) < _EXACT else np.float64
-        matrix = np.zeros((encoder.channels.out.matrix.shape[1], *attrs.shape), np.int64)
-        for place, column, fixed, row in encoder.variable_columns():
-            attrs[place, column], matrix[:, place, column] = fixed, row
+        variable = [row for row in encoder.variable_columns() if row[3].any()]
+        groups = encoder.channels.out.matrix.shape[1]
+        matrix = np.array([row for *_, row in variable], dtype).reshape(-1, groups)
         return cls(
             np.array([ALL_TYPES.index(word) for word in words], np.uint8),
-            matrix.reshape(len(matrix), attrs.size).astype(dtype),
-            attrs.ravel().astype(dtype),
+            attrs.ravel().astype(np.float32),
+            np.array([place * NUM_ATTRS + column for place, column, *_ in variable], np.int64),
+            np.ascontiguousarray(matrix.T),
+            np.array([fixed for *_, fixed, _ in variable], dtype),
             np.array(encoder.seen.listed, np.int64),
             np.array(encoder.seen.edges, np.int64).reshape(-1, 2),
             encoder.pairs,
@@ -133,11 +141,15 @@ class CompactEncoder:
         self, remove: np.ndarray, widths: np.ndarray, skip_rows: np.ndarray, skip_pairs: np.ndarray
     ) -> CompactBatch:
         """Encodes the arrays of a batch of edits whose skips are all active."""
-        attrs = widths.astype(self.matrix.dtype) @ self.matrix
-        attrs += self.fixed
-        attrs = attrs.astype(np.float32, copy=False).reshape(-1, NUM_ATTRS)  # [B L, 6]
         gone = remove[:, self.listed]
-        attrs[gone.ravel()] = 0
+        widths = widths.astype(self.matrix.dtype)
+        attrs = np.empty((len(gone), len(self.attrs)), np.float32)  # [B, 6 L]
+        for start in range(0, len(gone), _CHUNK):
+            part = attrs[start : start + _CHUNK]
+            part[:] = self.attrs
+            part[:, self.columns] = widths[start : start + _CHUNK] @ self.matrix + self.fixed
+            cleared = np.flatnonzero(gone[start : start + _CHUNK])
+            part.reshape(-1, NUM_ATTRS)[cleared] = 0
         types = np.where(gone, np.uint8(ALL_TYPES.index("identity")), self.types)
         source, target = self.pairs[skip_pairs].T
         return CompactBatch(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from raysearch.architecture.groups import ChannelMap
 from raysearch.errors import InvalidArchitecture
 
 EXACT = 2**53
+_CHUNK = 256
+"""Candidates at a time, so that the arrays stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,23 @@ class CostModel:
 
     def channels(self, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Input and output channels of every term: widths [B, G] -> two [B, T] float64."""
-        exact = widths.astype(np.float64)
-        return (
-            (exact @ self.in_matrix.T + self.in_fixed) / self.groups,  # a whole number: exact
-            exact @ self.out_matrix.T + self.out_fixed,
-        )
+        matrix, fixed, in_row, out_row = self._rows
+        numbers = widths.astype(np.float64) @ matrix.T + fixed  # [B, U]
+        into = numbers[:, in_row] / self.groups  # a whole number: exact
+        return into, numbers[:, out_row]
+
+    @cached_property
+    def _rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The U different channel numbers, few as most layers read what another one makes: [U, G], [U]; the terms' places: two [T]."""
+        numbers = np.concatenate(
+            [
+                np.column_stack([self.in_matrix, self.in_fixed]),
+                np.column_stack([self.out_matrix, self.out_fixed]),
+            ]
+        )  # [2 T, G + 1]
+        table, place = np.unique(numbers, axis=0, return_inverse=True)
+        in_row, out_row = place.reshape(2, len(self.groups))
+        return np.ascontiguousarray(table[:, :-1]), table[:, -1], in_row, out_row
 
     def terms(self, keep: np.ndarray, widths: np.ndarray, metric: int) -> np.ndarray:
         """The value of every term: keep [B, T], widths [B, G] -> [B, T] float64."""
@@ -108,16 +123,20 @@ class CostModel:
         return keep * (u * v * uv + v * by_v + u * by_u + fixed)
 
     def totals(self, keep: np.ndarray, widths: np.ndarray, metrics: Sequence[int]) -> np.ndarray:
-        """The costs of a batch: keep [B, T], widths [B, G] -> [B, len(metrics)] float64."""
+        """The costs of a batch: keep [B, T], widths [B, G] -> [B, len(metrics)] float64; B may be 1 for one of the two."""
         columns = list(metrics)
-        u, v = self.channels(widths)
-        v = v * keep
-        total = (
-            v @ self.v[:, columns] + keep @ self.fixed[:, columns] + (u * v) @ self.uv[:, columns]
-        )
-        if self.u[:, columns].any():
-            total += (u * keep) @ self.u[:, columns]
-        return total
+        uv, by_v, by_u, fixed = (c[:, columns] for c in (self.uv, self.v, self.u, self.fixed))
+        parts = []
+        for start in range(0, max(len(keep), len(widths), 1), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            alive = keep if len(keep) == 1 else keep[chunk]
+            u, v = self.channels(widths if len(widths) == 1 else widths[chunk])
+            v = v * alive
+            total = v @ by_v + alive @ fixed + (u * v) @ uv
+            if by_u.any():
+                total += (u * alive) @ by_u
+            parts.append(total)
+        return np.concatenate(parts)
 
 
 def _coefficients(term: _Term) -> tuple[tuple[int, int], ...]:
