@@ -44,6 +44,7 @@ class CostModel:
         in_fixed, out_fixed, groups: [T] float64.
         uv, v, u, fixed: [T, M] float64, the coefficients.
         layers: for each term, the layers that keep it alive.
+        single: channel numbers are whole and below 2**24, so that float32 holds them.
     """
 
     in_matrix: np.ndarray
@@ -56,6 +57,7 @@ class CostModel:
     u: np.ndarray
     fixed: np.ndarray
     layers: tuple[tuple[int, ...], ...]
+    single: bool = False
 
     @classmethod
     def of(cls, teacher: Architecture, channels: ChannelMap) -> CostModel:
@@ -85,6 +87,7 @@ class CostModel:
             u,
             fixed,
             tuple(term.layers for term in terms),
+            single=max(layer.shape[0] for layer in teacher.layers if layer.shape) < 2**24,
         )
 
     def keep(self, remove: np.ndarray) -> np.ndarray:
@@ -99,7 +102,7 @@ class CostModel:
     def channels(self, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Input and output channels of every term: widths [B, G] -> two [B, T] float64."""
         matrix, fixed, in_row, out_row = self._rows
-        numbers = widths.astype(np.float64) @ matrix.T + fixed  # [B, U]
+        numbers = (widths.astype(matrix.dtype) @ matrix.T + fixed).astype(np.float64)  # [B, U]
         into = numbers[:, in_row] / self.groups  # a whole number: exact
         return into, numbers[:, out_row]
 
@@ -114,6 +117,7 @@ class CostModel:
         )  # [2 T, G + 1]
         table, place = np.unique(numbers, axis=0, return_inverse=True)
         in_row, out_row = place.reshape(2, len(self.groups))
+        table = table.astype(np.float32 if self.single else np.float64)
         return np.ascontiguousarray(table[:, :-1]), table[:, -1], in_row, out_row
 
     def terms(self, keep: np.ndarray, widths: np.ndarray, metric: int) -> np.ndarray:
