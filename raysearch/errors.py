@@ -43,6 +43,10 @@ class BudgetError(InputError):
     """No student of the space meets the budget; the message names the smallest one possible."""
 
 
+class MissingPackageError(InputError):
+    """Something asked for needs an optional package that is not installed; the message names the extra."""
+
+
 class ResourceError(InputError):
     """More CPUs, GPUs or devices are asked for than the machine or cluster has."""
 
@@ -57,6 +61,10 @@ class ShadowedPackageError(InputError):
 
 class RunError(RaysearchError):
     """A run that started could not be brought to its end."""
+
+
+class ExportError(RaysearchError):
+    """An exported student does not give the logits of the trained one, so nothing was written."""
 
 
 class RunInterrupted(KeyboardInterrupt):
