@@ -55,6 +55,10 @@ class RunFolderError(InputError):
     """A run's folder is missing, exists already, or belongs to another configuration."""
 
 
+class OutputError(InputError):
+    """A file or folder that was asked for cannot be written."""
+
+
 class ShadowedPackageError(InputError):
     """A folder of the user's hides one of our top-level packages."""
 

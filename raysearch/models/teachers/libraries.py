@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,7 +32,9 @@ def torchvision_network(name: str, num_classes: int | None, shape: tuple[int, ..
             f"teacher.model 'torchvision:{name}' takes images of 3 channels, but the data have {shape[0] if shape else 0}; "
             "set data.mode=RGB"
         )
-    options = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
+    options: dict[str, Any] = (
+        {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
+    )
     if num_classes is not None:
         options["num_classes"] = num_classes
     return torchvision.models.get_model(name, weights=None, **options)
@@ -63,7 +66,7 @@ def timm_network(name: str, num_classes: int | None, shape: tuple[int, ...]) -> 
         raise DataError(
             f"teacher.model 'timm:{name}' takes images [channels, height, width], but the data's shape is {list(shape)}"
         )
-    options = {"in_chans": shape[0]}
+    options: dict[str, Any] = {"in_chans": shape[0]}
     if num_classes is not None:
         options["num_classes"] = num_classes
     try:

@@ -103,7 +103,7 @@ def _pick(outputs: Any, output_index: int | str) -> Any:
             f"output_index is {output_index!r}, but the teacher returns one {type(outputs).__name__}; leave it out"
         )
     try:
-        return outputs[output_index]
+        return outputs[output_index]  # pyright: ignore[reportArgumentType, reportCallIssue]
     except (LookupError, TypeError) as error:
         raise TraceError(
             f"output_index is {output_index!r}, but the teacher returns outputs {_keys(outputs)}; choose one of them"
