@@ -36,8 +36,17 @@ class _Term:
 
 
 @dataclass(frozen=True, eq=False)
+class ExtraTerm:
+    """A cost that is affine in the widths, fixed + matrix @ widths, while one of its layers is there; matrix: [G]."""
+
+    layers: tuple[int, ...]
+    matrix: np.ndarray
+    fixed: float
+
+
+@dataclass(frozen=True, eq=False)
 class CostModel:
-    """The costs of a space's students; T terms, G groups, M metrics (params, macs).
+    """The costs of a space's students; T terms, G groups, M metrics (params, macs; `with_column` adds others).
 
     Attributes:
         in_matrix, out_matrix: [T, G] float64; v = out_fixed + out_matrix @ widths, u likewise, divided by `groups`.
@@ -88,6 +97,35 @@ class CostModel:
             fixed,
             tuple(term.layers for term in terms),
             single=max(layer.shape[0] for layer in teacher.layers if layer.shape) < 2**24,
+        )
+
+    def with_column(self, shares: Sequence[float], extra: Sequence[ExtraTerm]) -> CostModel:
+        """The model with one more column: a sum of shares of the columns so far, and terms of its own.
+
+        Args:
+            shares: [M].
+            extra: E terms that count in the new column only.
+        """
+        num_groups, columns = self.in_matrix.shape[1], self.uv.shape[1]
+        matrix = np.array([term.matrix for term in extra], np.float64).reshape(-1, num_groups)
+        none, one = np.zeros(len(extra)), np.ones(len(extra))
+
+        def joined(coefficients: np.ndarray, own: np.ndarray) -> np.ndarray:
+            mixed = coefficients @ np.array(shares, np.float64)[:, None]  # [T, 1]
+            below = np.concatenate([np.zeros((len(extra), columns)), own[:, None]], axis=1)
+            return np.concatenate([np.concatenate([coefficients, mixed], axis=1), below])
+
+        return CostModel(
+            np.concatenate([self.in_matrix, np.zeros_like(matrix)]),
+            np.concatenate([self.in_fixed, none]),
+            np.concatenate([self.out_matrix, matrix]),
+            np.concatenate([self.out_fixed, none]),
+            np.concatenate([self.groups, one]),
+            joined(self.uv, none),
+            joined(self.v, one),
+            joined(self.u, none),
+            joined(self.fixed, np.array([term.fixed for term in extra], np.float64)),
+            (*self.layers, *(term.layers for term in extra)),
         )
 
     def keep(self, remove: np.ndarray) -> np.ndarray:
