@@ -146,6 +146,8 @@ def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> Non
                 raise InvalidArchitecture(
                     f"{where}: attrs.{key} has {len(attrs[key])} entries, the input has {rank - 1} spatial axes"
                 )
+    if op == "pool":
+        check_pool_padding(where, attrs)
     if op == "conv":
         for key in ("in_channels", "out_channels"):
             if attrs[key] % attrs["groups"]:
@@ -174,6 +176,16 @@ def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> Non
         raise InvalidArchitecture(
             f"{where}: attrs.mode is {shorten(attrs['mode'])}, expected 'flatten'"
         )
+
+
+def check_pool_padding(where: str, attrs: Attrs) -> None:
+    """Checks torch's limit: at most half of the window, which dilation widens."""
+    dilation = attrs.get("dilation") or [1] * len(attrs["kernel"])
+    for kernel, padding, step in zip(attrs["kernel"], attrs["padding"], dilation, strict=True):
+        if padding > ((kernel - 1) * step + 1) // 2:
+            raise InvalidArchitecture(
+                f"{where}: attrs.padding of {padding} is more than half of the window of {kernel}"
+            )
 
 
 def check_native(where: str, value: object, depth: int = 0) -> None:
