@@ -7,9 +7,9 @@ from raysearch.models.build import build, num_parameters
 from raysearch.models.weights import load_weights
 
 if TYPE_CHECKING:
+    from raysearch.models.calibration import recalibrate
     from raysearch.models.export import export_student
     from raysearch.models.keep import keep_sets
-    from raysearch.models.calibration import recalibrate
     from raysearch.models.teachers import check_forward, load_teacher
     from raysearch.models.tracing import trace
 
