@@ -157,7 +157,9 @@ def _equations(
     student: Architecture, teacher: Architecture, analysis: ChannelAnalysis
 ) -> Iterator[tuple[Blocks, int]]:
     """(blocks, how many channels they have in the student); removed layers say nothing of their own channels."""
-    for layer, axis, blocks in zip(teacher.layers, teacher.axes, analysis.outputs, strict=True):
+    for layer, axis, into, blocks in zip(
+        teacher.layers, teacher.axes, analysis.inputs, analysis.outputs, strict=True
+    ):
         position = student.index.get(layer.name)
         if position is None or not layer.shape:
             continue
@@ -168,6 +170,8 @@ def _equations(
         added = channel_pads(layer, axis) if layer.op == "pad" else None
         if added is not None and (now := channel_pads(ours, axis)) is not None:
             yield _leading(blocks, analysis, added[0]), now[0]
+        if layer.op == "slice" and layer.attrs["dim"] == axis:
+            yield _leading(into, analysis, layer.attrs["start"]), ours.attrs["start"]
 
 
 def _leading(blocks: Blocks, analysis: ChannelAnalysis, channels: int) -> Blocks:

@@ -271,7 +271,7 @@ class GroupMean(nn.Module):
 
 
 def exact_networks():
-    """Name -> a function that makes a network whose students are their teacher without some channels; input (3, 16, 16)."""
+    """As `small_networks`: those whose students are their teacher without some channels."""
     makers = (
         ViewSize,
         ViewSE,
@@ -286,9 +286,10 @@ def exact_networks():
         PlaceAttention,
         GroupMean,
     )
-    return {maker.__name__: maker for maker in makers}
+    return {maker.__name__: (maker, (3, 16, 16)) for maker in makers}
 
 
 def all_networks():
     """The same, and those that shuffle channels."""
-    return {**exact_networks(), "Shuffle": Shuffle, "GroupShuffle": GroupShuffle}
+    makers = (Shuffle, GroupShuffle)
+    return {**exact_networks(), **{maker.__name__: (maker, (3, 16, 16)) for maker in makers}}
