@@ -11,6 +11,7 @@ import numpy as np
 from raysearch.architecture.channels import channel_pads
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.groups import ChannelMap
+from raysearch.architecture.parametric import PARAMETRIC, resized
 
 
 def apply_edits(
@@ -58,7 +59,7 @@ def apply_edits(
 def _resized(layer: Layer, into: int, before: int, out: int) -> dict[str, Any]:
     """The attributes that depend on the numbers of channels."""
     attrs = layer.attrs
-    if layer.op == "conv":
+    if layer.op in ("conv", "conv_transpose"):
         depthwise = attrs["groups"] == attrs["in_channels"] > 1
         groups = into if depthwise else attrs["groups"]
         return {"in_channels": into, "out_channels": out, "groups": groups}
@@ -66,6 +67,8 @@ def _resized(layer: Layer, into: int, before: int, out: int) -> dict[str, Any]:
         return {"in_features": into, "out_features": out}
     if layer.op == "batch_norm":
         return {"num_features": out}
+    if layer.op in PARAMETRIC:
+        return resized(layer.op, attrs, len(layer.shape), out)
     if layer.op == "pad" and channel_pads(layer) is not None:
         space = attrs["pads"][: 2 * (len(layer.shape) - 1)]
         return {"pads": [*space, before, out - into - before]}

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import Shape
+from raysearch.architecture.parametric import PARAMETRIC
+from raysearch.architecture.programs import label
 from raysearch.architecture.variables import Blocks, Variables
 
 MAX_BLOCKS = 4096
@@ -137,8 +139,8 @@ class _Analyser:
         )
 
 
-_PRODUCERS = frozenset({"conv", "linear"})
-_CONSUMERS = frozenset({"conv", "linear", "batch_norm"})
+_PRODUCERS = frozenset({"conv", "conv_transpose", "linear"})
+_CONSUMERS = frozenset({*_PRODUCERS, "batch_norm", *PARAMETRIC})
 
 
 def _indivisible(variables: Variables, root: int) -> str:
@@ -148,7 +150,10 @@ def _indivisible(variables: Variables, root: int) -> str:
 
 def _is_depthwise(layer: Layer) -> bool:
     """A convolution that handles each channel alone (one input channel is not enough to call it so)."""
-    return layer.op == "conv" and layer.attrs["groups"] == layer.attrs["in_channels"] > 1
+    return (
+        layer.op in ("conv", "conv_transpose")
+        and layer.attrs["groups"] == layer.attrs["in_channels"] > 1
+    )
 
 
 def _constant(variables: Variables, layer: Layer, reason: str) -> Blocks:
@@ -162,6 +167,24 @@ def _unknown(
     for blocks in slots:
         variables.freeze(blocks, reason)
     return _constant(variables, layer, reason)
+
+
+def _opaque(
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+) -> Blocks:
+    reason = f"{layer.name} ({label(layer.attrs['program'])}) is replayed as it is"
+    for blocks in slots:
+        variables.freeze(blocks, reason)
+    return _constant(variables, layer, reason)
+
+
+def _group_norm(
+    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
+) -> Blocks:
+    groups = layer.attrs["groups"]
+    if groups != layer.attrs["num_channels"]:  # else each channel is normalised alone
+        variables.divide(slots[0], groups)
+    return slots[0]
 
 
 def _input(
@@ -277,6 +300,7 @@ _RULES: Mapping[str, _Rule] = {
     "input": _input,
     "identity": _same,
     "conv": _conv,
+    "conv_transpose": _conv,
     "linear": _linear,
     "batch_norm": _same,
     "unary": _same,
@@ -290,4 +314,7 @@ _RULES: Mapping[str, _Rule] = {
     "reshape": _reshape,
     "pad": _pad,
     "softmax": _softmax,
+    **dict.fromkeys(PARAMETRIC, _same),
+    "group_norm": _group_norm,
+    "opaque": _opaque,
 }

@@ -46,6 +46,10 @@ _TYPE_OF_OP = {
     "dropout": "dropout",
     "pad": "pad",
     "softmax": "softmax",
+    "conv_transpose": "conv",
+    "prelu": "act",
+    "param_binary": "scale",
+    **dict.fromkeys(("group_norm", "instance_norm", "layer_norm", "rms_norm"), "norm"),
 }
 
 
@@ -64,7 +68,7 @@ def layer_attrs(layer: Layer, in_shape: Shape) -> tuple[int, ...]:
     A pooling to a given size, or over whole axes, counts as the sliding window that does the same.
     """
     attrs = layer.attrs
-    if layer.op == "conv":
+    if layer.op in ("conv", "conv_transpose"):
         window = (attrs["kernel"][0], attrs["stride"][0], attrs["padding"][0])
         return (*window, attrs["groups"], attrs["in_channels"], attrs["out_channels"])
     if layer.op == "linear":
@@ -167,11 +171,11 @@ class BatchEncoder:
         """Writes in, out and depthwise groups of convolutions and linear layers; in place."""
         for place, layer_index in enumerate(self.seen.listed):
             layer = self.teacher.layers[layer_index]
-            if layer.op == "conv" or (layer.op == "linear" and len(layer.shape) == 1):
+            if layer.op in ("conv", "conv_transpose") or (layer.op == "linear" and len(layer.shape) == 1):
                 into, made = (
                     affine.fixed[layer_index] + widths @ affine.matrix[layer_index]
                     for affine in (self.channels.into, self.channels.out)
                 )
                 out[:, place, m + _IN], out[:, place, m + _OUT] = into, made
-                if layer.op == "conv" and layer.attrs["groups"] == layer.attrs["in_channels"] > 1:
+                if layer.op != "linear" and layer.attrs["groups"] == layer.attrs["in_channels"] > 1:
                     out[:, place, m + _GROUPS] = into
