@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysearch.architecture.axes import is_last, other_axes
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.groups import ChannelMap
 from raysearch.architecture.parametric import PARAMETRIC, channel_entry, conv_transpose_space
@@ -66,7 +67,9 @@ class CostModel:
             raise InvalidArchitecture(
                 "the teacher's parameters or MACs exceed 2**53: take a smaller network"
             )
-        terms = [term for term in _terms(teacher) if any(map(any, _coefficients(term)))]
+        terms = [
+            term for term in _terms(teacher, channels.axes) if any(map(any, _coefficients(term)))
+        ]
         rows = np.array([term.layer for term in terms], np.int64)
         uv, v, u, fixed = (
             np.array([_coefficients(term)[k] for term in terms], np.float64).reshape(-1, 2)
@@ -125,8 +128,8 @@ def _coefficients(term: _Term) -> tuple[tuple[int, int], ...]:
     return term.uv, term.v, term.u, term.fixed
 
 
-def _terms(teacher: Architecture) -> list[_Term]:
-    """All terms of the teacher; parameters that several layers share are a term of their own."""
+def _terms(teacher: Architecture, axes: Sequence[int]) -> list[_Term]:
+    """All terms of the teacher, whose channel axes are given; parameters that several layers share are a term of their own."""
     calls: dict[str, list[int]] = {}
     for position, layer in enumerate(teacher.layers):
         for role in layer.param_shapes:
@@ -138,9 +141,10 @@ def _terms(teacher: Architecture) -> list[_Term]:
             for role in layer.param_shapes
         }
         own = [role for role, layers in owners.items() if layers == (position,)]
-        terms.append(_term(layer, position, (position,), own, with_macs=True))
+        axis = axes[position]
+        terms.append(_term(layer, axis, position, (position,), own, with_macs=True))
         terms += [
-            _term(layer, position, layers, [role], with_macs=False)
+            _term(layer, axis, position, layers, [role], with_macs=False)
             for role, layers in owners.items()
             if len(layers) > 1 and layers[0] == position
         ]
@@ -148,19 +152,25 @@ def _terms(teacher: Architecture) -> list[_Term]:
 
 
 def _term(
-    layer: Layer, position: int, layers: tuple[int, ...], roles: Sequence[str], *, with_macs: bool
+    layer: Layer,
+    axis: int,
+    position: int,
+    layers: tuple[int, ...],
+    roles: Sequence[str],
+    *,
+    with_macs: bool,
 ) -> _Term:
     if layer.op in ("conv", "conv_transpose"):
         return _conv_term(layer, position, layers, roles, with_macs)
     if layer.op == "linear":
-        return _linear_term(layer, position, layers, roles, with_macs)
+        return _linear_term(layer, axis, position, layers, roles, with_macs)
     if layer.op == "batch_norm":
         return _Term(position, layers, v=(len(roles), 0))
     params = sum(math.prod(layer.param_shapes[role]) for role in roles)
     if layer.op in PARAMETRIC:
-        entry = channel_entry(layer.op, layer.attrs, len(layer.shape))
+        entry = channel_entry(layer.op, layer.attrs, len(layer.shape), axis)
         if entry is not None:
-            return _Term(position, layers, v=(params // layer.shape[0], 0))
+            return _Term(position, layers, v=(params // layer.shape[axis], 0))
     return _Term(position, layers, fixed=(params, layer.macs if with_macs else 0))
 
 
@@ -180,14 +190,21 @@ def _conv_term(
 
 
 def _linear_term(
-    layer: Layer, position: int, layers: tuple[int, ...], roles: Sequence[str], with_macs: bool
+    layer: Layer,
+    axis: int,
+    position: int,
+    layers: tuple[int, ...],
+    roles: Sequence[str],
+    with_macs: bool,
 ) -> _Term:
     attrs = layer.attrs
     weight, bias = int("weight" in roles), int("bias" in roles)
-    if len(layer.shape) == 1:
-        return _Term(position, layers, uv=(weight, int(with_macs)), v=(bias, 0))
-    size = attrs["in_features"] * attrs["out_features"]
-    places = math.prod(layer.shape[1:-1])  # the channels are the first axis, the features the last
+    places = math.prod(other_axes(layer.shape[:-1], axis))
+    if is_last(layer.shape, axis):
+        return _Term(position, layers, uv=(weight, places if with_macs else 0), v=(bias, 0))
+    size = (
+        attrs["in_features"] * attrs["out_features"]
+    )  # of the last axis; the channels are another
     return _Term(
         position,
         layers,

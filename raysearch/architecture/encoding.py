@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysearch.architecture.axes import is_last
 from raysearch.architecture.edits import EditsBatch
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.groups import ChannelMap
@@ -37,7 +38,10 @@ _TYPE_OF_OP = {
     "identity": "identity",
     "add": "identity",
     "reshape": "flatten",
+    "permute": "permute",
     "concat": "concat",
+    "slice": "slice",
+    "channel_shuffle": "shuffle",
     "conv": "conv",
     "unary": "act",
     "batch_norm": "bn",
@@ -78,8 +82,9 @@ def layer_attrs(layer: Layer, in_shape: Shape) -> tuple[int, ...]:
     if layer.op == "adaptive_pool":
         kernel = in_shape[1] // max(attrs["output_size"][0], 1)
         return (kernel, kernel, 0, 0, 0, 0)
-    if layer.op == "reduce" and len(in_shape) > 1:
-        return (in_shape[1], in_shape[1], 0, 0, 0, 0)
+    if layer.op == "reduce" and attrs["dims"] and len(in_shape) > 1:
+        size = in_shape[attrs["dims"][0]]
+        return (size, size, 0, 0, 0, 0)
     return (0,) * NUM_ATTRS
 
 
@@ -171,7 +176,9 @@ class BatchEncoder:
         """Writes in, out and depthwise groups of convolutions and linear layers; in place."""
         for place, layer_index in enumerate(self.seen.listed):
             layer = self.teacher.layers[layer_index]
-            if layer.op in ("conv", "conv_transpose") or (layer.op == "linear" and len(layer.shape) == 1):
+            axis = self.channels.axes[layer_index]
+            mixes = layer.op == "linear" and is_last(layer.shape, axis)
+            if mixes or layer.op in ("conv", "conv_transpose"):
                 into, made = (
                     affine.fixed[layer_index] + widths @ affine.matrix[layer_index]
                     for affine in (self.channels.into, self.channels.out)

@@ -72,9 +72,7 @@ def param_binary_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
     shape = attrs["shape"]
     full = (1, *shapes[0])
     offset = len(full) - len(shape)
-    fits = offset >= 0 and all(
-        size in (1, full[offset + axis]) for axis, size in enumerate(shape)
-    )
+    fits = offset >= 0 and all(size in (1, full[offset + axis]) for axis, size in enumerate(shape))
     if not fits:
         raise InvalidArchitecture(
             f"shape is {list(shape)}, which does not broadcast to {list(shapes[0])}"
@@ -129,7 +127,11 @@ def instance_norm_params(attrs: Attrs) -> dict[str, Shape]:
 
 def instance_norm_buffers(attrs: Attrs) -> dict[str, Shape]:
     size = (attrs["num_features"],)
-    buffers: dict[str, Shape] = {"running_mean": size, "running_var": size, "num_batches_tracked": ()}
+    buffers: dict[str, Shape] = {
+        "running_mean": size,
+        "running_var": size,
+        "num_batches_tracked": (),
+    }
     return buffers if attrs["track"] else {}
 
 
@@ -149,7 +151,7 @@ def param_binary_params(attrs: Attrs) -> dict[str, Shape]:
     return {"weight": tuple(attrs["shape"])}
 
 
-def channel_entry(op: str, attrs: Attrs, rank: int, axis: int = 0) -> int | None:
+def channel_entry(op: str, attrs: Attrs, rank: int, axis: int) -> int | None:
     """The axis of a parameter's shape that follows the channels; None where the parameter does not know them.
 
     Args:
@@ -171,7 +173,7 @@ def channel_entry(op: str, attrs: Attrs, rank: int, axis: int = 0) -> int | None
     return entry
 
 
-def resized(op: str, attrs: Attrs, rank: int, channels: int, axis: int = 0) -> dict[str, Any]:
+def parametric_attrs(op: str, attrs: Attrs, rank: int, channels: int, axis: int) -> dict[str, Any]:
     """The attributes of one of `PARAMETRIC` that change with the number of channels."""
     if op == "group_norm":
         alone = attrs["groups"] == attrs["num_channels"] > 1
