@@ -113,7 +113,7 @@ class _Analyser:
         """Layers that share a parameter share its channels."""
         for entry in layer.params.values():
             first = self.owners.setdefault(entry, position)
-            if first == position or self.is_blind(first) and self.is_blind(position):
+            if first == position or (self.is_blind(first) and self.is_blind(position)):
                 continue
             if self.reads_alike(first, position):
                 self.variables.unify(self.inputs[first], self.inputs[position])

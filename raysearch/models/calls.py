@@ -98,6 +98,7 @@ class Call:
         args, kwargs: the arguments after the tensors.
         packed: the tensors are handed over as one tuple.
         buffers: of a module, the weights that are no parameters but buffers.
+        method: a method without arguments that is called on the result; "" where none is.
     """
 
     function: str
@@ -105,6 +106,7 @@ class Call:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     packed: bool = False
     buffers: tuple[str, ...] = ()
+    method: str = ""
 
     def resolve(self) -> Callable[..., Any]:
         """The function itself."""
@@ -177,12 +179,16 @@ def _conv_transpose(layer: Layer) -> Call:
         kwargs["groups"] = a["groups"]
     if not a["bias"]:
         kwargs["bias"] = False
-    return Call(f"nn.ConvTranspose{len(a['kernel'])}d", (a["in_channels"], a["out_channels"]), kwargs)
+    return Call(
+        f"nn.ConvTranspose{len(a['kernel'])}d", (a["in_channels"], a["out_channels"]), kwargs
+    )
 
 
 def _group_norm(layer: Layer) -> Call:
     a = layer.attrs
-    return Call("nn.GroupNorm", (a["groups"], a["num_channels"]), _changed(a, eps=1e-5, affine=True))
+    return Call(
+        "nn.GroupNorm", (a["groups"], a["num_channels"]), _changed(a, eps=1e-5, affine=True)
+    )
 
 
 def _instance_norm(layer: Layer) -> Call:
@@ -314,6 +320,29 @@ def _softmax(layer: Layer) -> Call:
     return Call(name, kwargs={"dim": layer.attrs["dim"] + 1})
 
 
+def _slice(layer: Layer) -> Call:
+    a = layer.attrs
+    if a["step"] == 1:
+        return Call("torch.narrow", (a["dim"] + 1, a["start"], a["stop"] - a["start"]))
+    places = [slice(None)] * (a["dim"] + 1) + [slice(a["start"], a["stop"], a["step"])]
+    return Call("operator.getitem", (tuple(places),))
+
+
+def _reshape(layer: Layer) -> Call:
+    a = layer.attrs
+    if a["mode"] == "flatten":
+        return Call("torch.flatten", (1,))
+    if a["mode"] == "merge":
+        return Call("torch.flatten", (a["start"] + 1, a["end"] + 1))
+    return Call("torch.unflatten", (a["dim"] + 1, tuple(a["sizes"])))
+
+
+def _permute(layer: Layer) -> Call:
+    dims = (0, *(dim + 1 for dim in layer.attrs["dims"]))
+    method = "contiguous" if layer.attrs["contiguous"] else ""
+    return Call("torch.permute", (dims,), method=method)
+
+
 _MODULES: Mapping[str, Callable[[Layer], Call]] = {
     "conv": _conv,
     "linear": _linear,
@@ -324,7 +353,9 @@ _MODULES: Mapping[str, Callable[[Layer], Call]] = {
     "instance_norm": _instance_norm,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
-    "prelu": lambda layer: Call("nn.PReLU", tuple(_changed(layer.attrs, num_parameters=1).values())),
+    "prelu": lambda layer: Call(
+        "nn.PReLU", tuple(_changed(layer.attrs, num_parameters=1).values())
+    ),
 }
 
 _FUNCTIONS: Mapping[str, Callable[[Layer], Call]] = {
@@ -335,7 +366,10 @@ _FUNCTIONS: Mapping[str, Callable[[Layer], Call]] = {
     "adaptive_pool": _adaptive_pool,
     "reduce": _reduce,
     "concat": _concat,
-    "reshape": lambda _: Call("torch.flatten", (1,)),
+    "slice": _slice,
+    "reshape": _reshape,
+    "permute": _permute,
+    "channel_shuffle": lambda layer: Call("F.channel_shuffle", (layer.attrs["groups"],)),
     "pad": _pad,
     "softmax": _softmax,
     "param_binary": lambda layer: Call(_known(layer, "fn", PARAM_BINARY)),

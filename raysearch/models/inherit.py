@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from raysearch.architecture.axes import is_last
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.ops import Shape
+from raysearch.architecture.parametric import channel_entry
 from raysearch.models.provenance import FRESH, Context, Keep, Origin, follow, identity, is_depthwise
 
 
@@ -25,11 +27,13 @@ class Slice:
         key: the name in the teacher's state.
         rows: [R] the teacher's index of each of our first-axis entries, or `FRESH`; None: all, as it stands.
         columns: [C], or [R, C] where they differ by row (grouped convolutions), the same for the second axis; None: all.
+        axis: the axis that `rows` counts; the others follow in their order.
     """
 
     key: str
     rows: np.ndarray | None = None
     columns: np.ndarray | None = None
+    axis: int = 0
 
     def copy_to(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Overwrites the entries of `target` that the teacher has; the others stay as they are initialised."""
@@ -37,6 +41,8 @@ class Slice:
             if target.shape == source.shape:
                 target.copy_(source)
             return
+        if self.axis:
+            target, source = target.movedim(self.axis, 0), source.movedim(self.axis, 0)
         columns = (
             np.arange(target.shape[1]) if self.columns is None and target.ndim > 1 else self.columns
         )
@@ -53,7 +59,7 @@ class Slice:
         """Whether every entry comes from the teacher's tensor of shape `source`."""
         if self.rows is None:
             return True
-        sides = [(self.rows, source[0])]
+        sides = [(self.rows, source[self.axis])]
         if self.columns is not None:
             sides.append((self.columns, source[1]))
         return all(bool(np.all((index >= 0) & (index < size))) for index, size in sides)
@@ -83,25 +89,40 @@ def _conv_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[st
     teacher = context.teacher_shape("weight")
     groups = context.layer.attrs["groups"]
     columns = arriving.channels
-    if is_depthwise(context.layer, teacher):
+    if is_depthwise(context.layer, teacher, arriving.total):
         columns = np.zeros(1, np.int64)
     elif groups > 1:
-        columns = _local_columns(arriving, groups, teacher[1], len(leaving.channels))
+        columns = _local_columns(arriving, leaving, groups, teacher)
     return _with_bias(context, Slice(context.key("weight"), leaving.channels, columns), leaving)
 
 
-def _local_columns(arriving: Origin, groups: int, width: int, rows: int) -> np.ndarray:
-    """[rows, C / groups]: a row of group g reads the channels of its own group, counted within it."""
-    local = arriving.channels.reshape(groups, -1) - np.arange(groups)[:, None] * width
-    local = np.where((local < 0) | (local >= width), FRESH, local)
-    return np.repeat(local, rows // groups, axis=0)
+def _local_columns(arriving: Origin, leaving: Origin, groups: int, teacher: Shape) -> np.ndarray:
+    """[R, C / groups]: the inputs of a row's group, counted within the teacher's group that the row comes from."""
+    rows, width = teacher[:2]
+    per_group = max(1, rows * width // arriving.total)  # the teacher's rows in a group
+    ours = np.repeat(arriving.channels.reshape(groups, -1), len(leaving.channels) // groups, axis=0)
+    local = ours - (leaving.channels // per_group * width)[:, None]
+    return np.where((ours < 0) | (local < 0) | (local >= width), FRESH, local)
+
+
+def _transposed_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
+    """The rows of a transposed convolution's weight are the inputs, its columns the outputs of their group."""
+    teacher = context.teacher_shape("weight")
+    groups, rows = context.layer.attrs["groups"], len(arriving.channels)
+    columns = leaving.channels
+    if is_depthwise(context.layer, teacher, arriving.total):
+        columns = np.arange(len(leaving.channels) // rows)
+    elif groups > 1:
+        per_group, width = max(1, arriving.total // groups), teacher[1]
+        ours = np.repeat(columns.reshape(groups, -1), rows // groups, axis=0)
+        local = ours - (arriving.channels // per_group * width)[:, None]
+        columns = np.where((ours < 0) | (local < 0) | (local >= width), FRESH, local)
+    return _with_bias(context, Slice(context.key("weight"), arriving.channels, columns), leaving)
 
 
 def _linear_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
     attrs = context.layer.attrs
-    if (
-        len(context.layer.shape) > 1
-    ):  # acts on an axis whose provenance is not followed: as it stands
+    if not is_last(context.layer.shape, context.axis):  # another axis: as it stands
         leaving, arriving = identity(attrs["out_features"]), identity(attrs["in_features"])
     weight = Slice(context.key("weight"), leaving.channels, arriving.channels)
     return _with_bias(context, weight, leaving)
@@ -127,10 +148,34 @@ def _norm_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[st
     return slices
 
 
+def _parametric_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
+    """Parameters whose channels may be any axis, or that do not know them."""
+    layer = context.layer
+    entry = channel_entry(layer.op, layer.attrs, len(layer.shape), context.axis)
+    slices = {}
+    for role in {**layer.param_shapes, **layer.buffer_shapes}:
+        context.teacher_shape(role)
+        rows = None if entry is None else leaving.channels
+        slices[role] = Slice(context.key(role), rows, axis=entry or 0)
+    return slices
+
+
+def _opaque_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
+    """States of an opaque layer are taken over as they stand."""
+    for role in context.layer.params:
+        context.teacher_shape(role)
+    return {role: Slice(context.key(role)) for role in context.layer.params}
+
+
 _SLICERS: Mapping[str, Callable[[Context, Origin, Origin], dict[str, Slice]]] = {
     "conv": _conv_slices,
     "linear": _linear_slices,
     "batch_norm": _norm_slices,
+    "group_norm": _norm_slices,
+    "instance_norm": _norm_slices,
+    "conv_transpose": _transposed_slices,
+    **dict.fromkeys(("layer_norm", "rms_norm", "prelu", "param_binary"), _parametric_slices),
+    "opaque": _opaque_slices,
 }
 
 

@@ -18,18 +18,22 @@ from torch import fx, nn
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import OPS, Shape
 from raysearch.errors import InvalidArchitecture, UnsupportedTeacher
+from raysearch.models.calls import BINARY
 from raysearch.models.tracing.capture import Capture, is_in_place, module_label
 from raysearch.models.tracing.folding import Folds, may_fold, name_states
+from raysearch.models.tracing.moves import COPIES, MOVES, RESHAPES, part, parted, shuffled
 from raysearch.models.tracing.opaque import Pending, opaque_draft, pending_step
 from raysearch.models.tracing.parametric_rules import PARAMETRIC_RULES
 from raysearch.models.tracing.rules import (
     ALIASES,
+    EXPANSIONS,
     RULES,
     SAME_IF_SAME_TYPE,
     Call,
     Draft,
     NotCanonical,
     bind,
+    shape_of,
 )
 from raysearch.models.tracing.values import (
     Constant,
@@ -45,9 +49,11 @@ from raysearch.models.tracing.values import (
     is_trainable,
 )
 
-_ALL_RULES = {**RULES, **PARAMETRIC_RULES}
+_ALL_RULES = {**MOVES, **RULES, **PARAMETRIC_RULES}
 _IGNORED = frozenset({"sym_size", "sym_numel", "_assert_tensor_metadata", "_assert_scalar"})
-_MODULE_OPS = frozenset({"batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm", "prelu"})
+_MODULE_OPS = frozenset(
+    {"batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm", "prelu"}
+)
 """Operations whose states must be those of one standard module."""
 
 
@@ -151,7 +157,11 @@ def _has_weights(found: _Found) -> bool:
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """All parameters and buffers by name, those that the state_dict leaves out included."""
-    return {**dict(module.named_buffers()), **dict(module.named_parameters()), **module.state_dict()}
+    return {
+        **dict(module.named_buffers()),
+        **dict(module.named_parameters()),
+        **module.state_dict(),
+    }
 
 
 def _state(captured: Capture, node: fx.Node, name: str) -> Value:
@@ -189,6 +199,16 @@ def _read_node(reading: _Reading, node: fx.Node) -> None:
 def _read_item(reading: _Reading, node: fx.Node, site: _Site) -> None:
     source, index = node.args
     assert isinstance(source, fx.Node)
+    divided = parted(node)
+    if divided is not None and isinstance(reading.values.get(divided.args[0]), Made):  # type: ignore[arg-type]
+        call = replace(bind(divided, site.where), node=node)
+        try:
+            draft = part(bind(divided, site.where), node)
+            reading.values[node] = _canonical(reading, call, draft, site)
+        except NotCanonical:
+            pass
+        else:
+            return
     made = reading.several.get(source)
     found = made[index] if made else None  # type: ignore[index]
     step = reading.values.get(source)
@@ -200,7 +220,11 @@ def _read_item(reading: _Reading, node: fx.Node, site: _Site) -> None:
 
 def bind_item(node: fx.Node, source: fx.Node, site: _Site) -> Call:
     """The call whose item a node is, for messages."""
-    return replace(bind(source, site.where), node=node) if _is_aten(source) else Call(node, "getitem", {}, site.where)
+    return (
+        replace(bind(source, site.where), node=node)
+        if _is_aten(source)
+        else Call(node, "getitem", {}, site.where)
+    )
 
 
 def _is_aten(node: fx.Node) -> bool:
@@ -217,15 +241,15 @@ def _read_region(reading: _Reading, node: fx.Node, site: _Site) -> None:
     assert isinstance(holder, fx.Node)
     inner: Any = getattr(holder.graph.owning_module, str(holder.target))
     given = iter(node.args[body + 1 :])
-    for part in inner.graph.nodes:
-        if part.op == "placeholder":
+    for inside in inner.graph.nodes:
+        if inside.op == "placeholder":
             value = reading.values.get(next(given))  # type: ignore[arg-type]
             if value is not None:
-                reading.values[part] = value
-        elif part.op == "output":
-            reading.several[node] = [reading.values.get(out) for out in part.args[0]]
-        elif part.op == "call_function":
-            _read_node(reading, part)
+                reading.values[inside] = value
+        elif inside.op == "output":
+            reading.several[node] = [reading.values.get(out) for out in inside.args[0]]
+        elif inside.op == "call_function":
+            _read_node(reading, inside)
 
 
 def _is_graph(argument: Any) -> bool:
@@ -239,14 +263,15 @@ def _read_call(reading: _Reading, node: fx.Node, site: _Site) -> None:
     call = bind(node, site.where, fixed)
     if call.name in _IGNORED or not isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
         return  # a number: refused where something computes with it
-    if sources and (call.name in ALIASES or _is_alias(call, sources[0])):
+    if sources and _is_alias(reading, call, sources[0]):
         values[node] = values[sources[0]]
         return
     why = "is not supported"
     moving = [n for n in sources if depends_on_images(values[n])]
-    if moving and call.name in _ALL_RULES and all(isinstance(values[n], Made) for n in moving):
+    known = call.name in _ALL_RULES or call.name in COPIES
+    if moving and known and all(isinstance(values[n], Made) for n in moving):
         try:
-            made = _canonical(reading, call, site)
+            made = _canonical(reading, call, _draft(reading, call), site)
         except NotCanonical as error:
             why = str(error)
         else:
@@ -271,8 +296,38 @@ def _settle(reading: _Reading, node: fx.Node, value: Value) -> None:
     reading.values[node] = value
 
 
-def _canonical(reading: _Reading, call: Call, site: _Site) -> Made:
-    draft = _ALL_RULES[call.name](call)
+def _draft(reading: _Reading, call: Call) -> Draft:
+    """What a call is as a layer."""
+    if call.name in COPIES:
+        copied = _copied(reading, call)
+        assert copied is not None, "a copy that makes no difference is an alias"
+        return copied
+    shuffle = shuffled(call.node) if call.name in RESHAPES else None
+    if shuffle is not None and shuffle.attrs["groups"] > 1:
+        source = shuffle.inputs[0]
+        if isinstance(source, fx.Node) and isinstance(reading.values.get(source), Made):
+            return shuffle
+    return _ALL_RULES[call.name](call)
+
+
+def _copied(reading: _Reading, call: Call) -> Draft | None:
+    """A permutation that is copied into its new order; None where the copy makes no difference."""
+    source = reading.values[call.node.args[0]]  # type: ignore[index]
+    found = (
+        reading.layers[source.position]
+        if isinstance(source, Made) and source.position >= 0
+        else None
+    )
+    keeps = call.args.get("memory_format") in (None, torch.preserve_format)
+    if found is None or found.op != "permute" or found.attrs["contiguous"]:
+        return None
+    if call.name == "clone" and keeps:
+        return None
+    attrs = {**found.attrs, "contiguous": True}
+    return Draft("permute", (Made(found.producers[0], None),), attrs)
+
+
+def _canonical(reading: _Reading, call: Call, draft: Draft, site: _Site) -> Made:
     value: Any = call.node.meta["val"]
     meta = value if isinstance(value, torch.Tensor) else value[0]
     _check_batch(reading, call, meta)
@@ -300,12 +355,14 @@ def _append(
         if isinstance(source, Draft):
             made: Any = _append(reading, call, source, site, None, None)
         else:
-            made = reading.values.get(source)
+            made = source if isinstance(source, Made) else reading.values.get(source)
         if not isinstance(made, Made):
             raise NotCanonical("computes with parameters directly")
         producers.append(made.position)
         shapes.append(_shape_of(reading, made))
-    states = {role: reading.values[node] for role, node in draft.params.items() if node in reading.values}
+    states = {
+        role: reading.values[node] for role, node in draft.params.items() if node in reading.values
+    }
     if len(states) < len(draft.params) or not all(is_fixed(value) for value in states.values()):
         raise NotCanonical("has weights that depend on the images")
     if not all(map(may_fold, states.values())):
@@ -317,7 +374,17 @@ def _append(
     if shape is not None and expected != shape:
         raise NotCanonical(f"gives {list(shape)} where {list(expected)} was expected")
     reading.layers.append(
-        _Found(draft.op, draft.attrs, tuple(producers), states, expected, site.path, site.kind, site.visit, call.name)
+        _Found(
+            draft.op,
+            draft.attrs,
+            tuple(producers),
+            states,
+            expected,
+            site.path,
+            site.kind,
+            site.visit,
+            call.name,
+        )
     )
     return Made(len(reading.layers) - 1, meta)
 
@@ -331,7 +398,11 @@ def _shape_of(reading: _Reading, made: Made) -> Shape:
 def _presented(reading: _Reading, value: Value, call: Call, site: _Site) -> Value:
     """The output of a new opaque layer where a pending value is a tensor [B, ...] of the images; else the value itself."""
     meta, batch = value.meta, reading.images.shape[0]
-    if isinstance(value, Made) or not isinstance(meta, torch.Tensor) or not depends_on_images(value):
+    if (
+        isinstance(value, Made)
+        or not isinstance(meta, torch.Tensor)
+        or not depends_on_images(value)
+    ):
         return value
     shape = tuple(meta.shape)
     ready = shape and str(shape[0]) == str(batch) and not any(map(is_symbolic, shape[1:]))
@@ -344,7 +415,15 @@ def _presented(reading: _Reading, value: Value, call: Call, site: _Site) -> Valu
         raise call.refuse(str(error)) from error
     reading.layers.append(
         _Found(
-            "opaque", draft.attrs, draft.producers, draft.states, shape[1:], site.path, site.kind, site.visit, call.name
+            "opaque",
+            draft.attrs,
+            draft.producers,
+            draft.states,
+            shape[1:],
+            site.path,
+            site.kind,
+            site.visit,
+            call.name,
         )
     )
     return Made(len(reading.layers) - 1, meta)
@@ -354,11 +433,29 @@ def _text(shape: Sequence[Any]) -> str:
     return f"[{', '.join('batch' if is_symbolic(size) else str(size) for size in shape)}]"
 
 
-def _is_alias(call: Call, tensor: fx.Node) -> bool:
+def _is_alias(reading: _Reading, call: Call, tensor: fx.Node) -> bool:
+    """Whether a call's result is what it reads, for all that follows."""
+    if call.name in COPIES:
+        return isinstance(reading.values[tensor], Made) and _copied(reading, call) is None
+    if call.name in ALIASES:
+        return True
+    if call.name in EXPANSIONS and _is_repeated_by_readers(call):
+        return True
     before, after = tensor.meta.get("val"), call.node.meta.get("val")
     if call.name not in SAME_IF_SAME_TYPE or before is None or after is None:
         return False
     return before.dtype == after.dtype and str(tuple(before.shape)) == str(tuple(after.shape))
+
+
+def _is_repeated_by_readers(call: Call) -> bool:
+    """Whether all readers of an expansion are functions of two tensors, which expand by themselves."""
+    before, after = shape_of(call.args["self"]), shape_of(call.node)
+    same_batch = len(before) == len(after) and str(before[0]) == str(after[0])
+    return same_batch and all(
+        isinstance(user.target, torch._ops.OpOverload)
+        and user.target._schema.name.removeprefix("aten::").removesuffix("_") in BINARY
+        for user in call.node.users
+    )
 
 
 def _site(node: fx.Node) -> _Site:
@@ -427,19 +524,18 @@ def _layer(
     if states and found.op == "opaque":
         params = {role: state.name for role, state in states.items() if isinstance(state, State)}
     elif states:
-        in_module: Sequence[str] = ()
-        if found.op in _MODULE_OPS or not all(isinstance(v, State) for v in states.values()):
-            in_module = [] if found.op == "param_binary" else list(states)
-        params, extra = name_states(folds, name, states, in_module=in_module)
-        attrs |= extra
-    if found.op == "batch_norm" or (found.op == "instance_norm" and attrs["track"]):
+        one_module = found.op in _MODULE_OPS or (
+            found.op != "param_binary" and not all(isinstance(v, State) for v in states.values())
+        )
+        params, extra = name_states(folds, name, states, in_module=states if one_module else ())
+        trained = OPS[found.op].params(attrs)
+        untrained = [role for role in extra.pop("untrained", ()) if role in trained]
+        attrs |= {**extra, **({"untrained": untrained} if untrained else {})}
+    if "running_mean" in states:
         owner = params["running_mean"].rpartition(".")[0]
         params["num_batches_tracked"] = f"{owner}.num_batches_tracked"
         norm = dict(module.named_modules()).get(owner)
-        if found.op == "batch_norm" and isinstance(norm, nn.modules.batchnorm._NormBase):
+        if isinstance(norm, nn.modules.batchnorm._NormBase):
             attrs["momentum"] = norm.momentum  # the call has 0 where the module averages
-        untrained = [role for role in attrs.get("untrained", ()) if role in OPS[found.op].params(attrs)]
-        attrs.pop("untrained", None)
-        attrs |= {"untrained": untrained} if untrained else {}
     inputs = tuple((name_of[producer],) for producer in found.producers)
     return Layer(name, found.op, inputs, attrs, found.shape, params)

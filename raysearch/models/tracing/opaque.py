@@ -27,9 +27,22 @@ from raysearch.models.tracing.values import (
     read,
 )
 
-_RANDOM = re.compile(r"(rand|bernoulli|multinomial|poisson|normal$|uniform|exponential|geometric|cauchy)")
+_RANDOM = re.compile(
+    r"(rand|bernoulli|multinomial|poisson|normal$|uniform|exponential|geometric|cauchy)"
+)
 _MOVES = frozenset(
-    {"transpose", "permute", "movedim", "moveaxis", "swapaxes", "unsqueeze", "squeeze", "stack", "flatten", "unflatten"}
+    {
+        "transpose",
+        "permute",
+        "movedim",
+        "moveaxis",
+        "swapaxes",
+        "unsqueeze",
+        "squeeze",
+        "stack",
+        "flatten",
+        "unflatten",
+    }
 )
 """Operations that may name the batch axis without joining images."""
 _DROPPED = frozenset({"layout", "pin_memory", "memory_format"})
@@ -59,9 +72,7 @@ class OpaqueDraft:
     states: Mapping[str, State]
 
 
-def pending_step(
-    call: Call, values: Mapping[fx.Node, Value], images: Any, *, moving: bool
-) -> Step:
+def pending_step(call: Call, values: Mapping[fx.Node, Value], images: Any, *, moving: bool) -> Step:
     """The call as a pending value.
 
     Args:
@@ -78,12 +89,13 @@ def pending_step(
         raise call.refuse("is random, so its logits cannot be reproduced")
     if moving:
         _refuse_joined(call, images)
-    target = _functional(call)
+    target = _replayed(call)
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for argument in target._schema.arguments:
-        value = read(call.args.get(argument.name), values, images.shape[0])
-        if _counts_images(value) and "Int" not in str(argument.real_type):
+        name = "size" if argument.name == "shape" and "size" in call.args else argument.name
+        value = read(call.args.get(name), values, images.shape[0])
+        if _counts_images(value) and "int" not in str(argument.type).lower():
             raise Unreadable("computes with the batch size")
         if argument.name in _DROPPED:
             value = None
@@ -94,6 +106,16 @@ def pending_step(
     while args and _is_default(target._schema.arguments[len(args) - 1], args[-1]):
         args.pop()
     return Step(target, tuple(args), kwargs, call.node.meta["val"])
+
+
+def _replayed(call: Call) -> torch._ops.OpOverload:
+    """The overload that is written down; views become reshapes, which do not depend on the order in memory."""
+    if call.name in ("view", "_unsafe_view") and "size" in call.args:
+        return torch.ops.aten.reshape.default
+    keeps = call.args.get("memory_format") in (None, torch.preserve_format)
+    if call.name == "contiguous" or (call.name == "clone" and not keeps):
+        return torch.ops.aten.contiguous.default
+    return _functional(call)
 
 
 def _is_default(argument: Any, value: Any) -> bool:
@@ -132,10 +154,16 @@ def _refuse_joined(call: Call, images: Any) -> None:
     for name in ("dim", "dims", "axis"):
         dims = call.args.get(name)
         for dim in dims if isinstance(dims, list | tuple) else [dims]:
-            if call.name in _MOVES or not isinstance(dim, int) or not -len(shape) <= dim < len(shape):
+            if (
+                call.name in _MOVES
+                or not isinstance(dim, int)
+                or not -len(shape) <= dim < len(shape)
+            ):
                 continue
             if is_symbolic(shape[dim]) and not _takes_all(call):
-                raise call.refuse("acts on the batch axis, so the images of a batch are not independent")
+                raise call.refuse(
+                    "acts on the batch axis, so the images of a batch are not independent"
+                )
 
 
 def _takes_all(call: Call) -> bool:
@@ -213,4 +241,6 @@ def _may_multiply(program: Mapping[str, Any]) -> bool:
     return any(_PRODUCTS.search(target) for target, _, _ in program["steps"])
 
 
-_PRODUCTS = re.compile(r"conv|mm|matmul|linear|einsum|dot|attention|lstm|gru|rnn|attn|inner|bilinear|chain")
+_PRODUCTS = re.compile(
+    r"conv|mm|matmul|linear|einsum|dot|attention|lstm|gru|rnn|attn|inner|bilinear|chain"
+)
