@@ -240,6 +240,7 @@ _SLOTS = {
     "add": (1, MAX_SOURCES),
     "binary": (2, 2),
     "concat": (1, MAX_SOURCES),
+    "opaque": (1, MAX_SOURCES),
 }
 
 

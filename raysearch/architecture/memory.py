@@ -1,7 +1,8 @@
 """Memory of inference: weights, and activations by liveness over the topological order.
 
 A tensor lives from the layer that makes it to its last reader; views own nothing and keep their source alive; the input belongs to the
-caller. A slot of k producers is k - 1 explicit additions, each with an output of its own.
+caller. A slot of k producers is k - 1 explicit additions, each with an output of its own. What an opaque layer holds between its own
+steps is not counted.
 """
 
 from __future__ import annotations

@@ -154,6 +154,15 @@ def _new_channels(context: Context, arriving: Sequence[Origin]) -> Origin:
     return Origin(_prefix(size, total, context.blocks), total)
 
 
+def _transposed(context: Context, arriving: Sequence[Origin]) -> Origin:
+    """The weight of a transposed convolution is [in, out / groups, ...]."""
+    layer, teacher = context.layer, context.teacher_shape("weight")
+    if is_depthwise(layer, teacher, arriving[0].total):
+        return _depthwise(arriving[0], context.size, teacher[0] * teacher[1])
+    total = teacher[1] * layer.attrs["groups"]
+    return Origin(_prefix(context.size, total, context.blocks), total)
+
+
 def _chosen(context: Context, leaving: Origin) -> Origin:
     """What `keep` says of a layer's output; channels beyond the teacher's are fresh."""
     name = context.layer.name
@@ -172,6 +181,9 @@ def is_depthwise(layer: Layer, teacher: Shape, total: int = 1) -> bool:
     Args:
         total: how many channels the teacher's reads; of one that is left with a single channel only this tells.
     """
+    if layer.op == "conv_transpose":
+        alone = layer.attrs["groups"] == layer.attrs["in_channels"]
+        return alone and max(layer.attrs["groups"], total) > 1
     if layer.op != "conv" or teacher[1] != 1:
         return False
     return layer.attrs["groups"] > 1 or (layer.attrs["in_channels"] == 1 and total > 1)
@@ -245,6 +257,10 @@ def _shuffle(context: Context, arriving: Sequence[Origin]) -> Origin:
     return Origin(np.where(ours < 0, FRESH, theirs), origin.total)
 
 
+def _opaque(context: Context, arriving: Sequence[Origin]) -> Origin:
+    return identity(context.size)
+
+
 def _reduce(context: Context, arriving: Sequence[Origin]) -> Origin:
     if context.input_axis() not in context.layer.attrs["dims"]:
         return arriving[0]
@@ -262,12 +278,14 @@ def _pad(context: Context, arriving: Sequence[Origin]) -> Origin:
 
 _RULES: Mapping[str, Callable[[Context, Sequence[Origin]], Origin]] = {
     "conv": _new_channels,
+    "conv_transpose": _transposed,
     "linear": _new_channels,
     "concat": _concat,
     "reshape": _reshape,
     "slice": _slice,
     "channel_shuffle": _shuffle,
     "reduce": _reduce,
+    "opaque": _opaque,
     "pad": _pad,
 }
 
@@ -286,16 +304,21 @@ def _blocks(architecture: Architecture, shapes: Mapping[str, Shape]) -> dict[str
     needs: dict[str, int] = {}
     for layer in architecture.layers:
         teacher = shapes.get(layer.params.get("weight", f"{layer.name}.weight"), (0, 0))
-        ties = layer.op not in ("conv", "linear", "concat", "reshape", "input")
+        ties = layer.op not in _UNTIED
         for slot in layer.inputs:
             tied = [*slot, layer.name] if ties or is_depthwise(layer, teacher) else slot
             for name in tied[1:]:
                 parent[find(name)] = find(tied[0])
         groups = layer.attrs.get("groups", 1)
-        if groups > 1 and not is_depthwise(layer, teacher):
+        alone = layer.op == "group_norm" and groups == layer.attrs["num_channels"]
+        if groups > 1 and not alone and not is_depthwise(layer, teacher):
             for name in (layer.name, layer.inputs[0][0]):
                 needs[name] = groups
     return _spread_blocks(needs, {name: find(name) for name in parent})
+
+
+_UNTIED = frozenset({"conv", "conv_transpose", "linear", "concat", "reshape", "input", "opaque"})
+"""Operations whose output channels are not those of their inputs, or not in the same places."""
 
 
 def _spread_blocks(needs: Mapping[str, int], roots: Mapping[str, str]) -> dict[str, int]:
