@@ -190,18 +190,27 @@ def test_a_move_is_traced_and_its_students_are_the_teacher_without_channels(name
     assert len(space.groups) == 0 if every_second else len(space.groups) > 0
 
 
-@pytest.mark.parametrize(
-    ("move", "words"),
-    [
-        (lambda x: x.transpose(0, 1).transpose(0, 1), "batch axis"),
-        (lambda x: x.permute(1, 0, 2, 3).permute(1, 0, 2, 3), "batch axis"),
-        (lambda x: x.reshape(-1, 4, 6, 6).relu().reshape(-1, 8, 36), "batch"),
-        (lambda x: x[:2], "batch"),
-        (lambda x: torch.stack([x, x], 0).sum(0), "batch axis"),
-    ],
-)
-def test_moves_of_the_batch_axis_are_refused(move, words):
-    with pytest.raises(UnsupportedTeacher, match=words):
+BATCH_MOVES = {
+    "transposed and back": lambda x: x.transpose(0, 1).transpose(0, 1),
+    "permuted and back": lambda x: x.permute(1, 0, 2, 3).permute(1, 0, 2, 3),
+    "merged with the channels": lambda x: x.reshape(-1, 4, 6, 6).relu().reshape(-1, 8, 36),
+    "stacked before": lambda x: torch.stack([x, x], 0).sum(0),
+}
+
+
+@pytest.mark.parametrize("name", BATCH_MOVES)
+def test_moves_of_the_batch_axis_that_are_undone_keep_all_channels(name):
+    teacher = Moved(BATCH_MOVES[name], 288).eval()
+    architecture = trace(teacher, (3, 6, 6))
+    assert SearchSpace(architecture).groups == ()
+    images = torch.randn(3, 3, 6, 6)
+    rebuilt = build(architecture, inherit_from=teacher).eval()
+    assert torch.equal(rebuilt(images), teacher(images))
+
+
+@pytest.mark.parametrize("move", [lambda x: x[:2], lambda x: x.roll(1, 0), lambda x: x[::2]])
+def test_moves_of_the_batch_axis_are_refused(move):
+    with pytest.raises(UnsupportedTeacher):
         trace(Moved(move, 288), (3, 6, 6))
 
 
