@@ -14,6 +14,7 @@ from raysearch.errors import InvalidArchitecture, TraceError, UnsupportedTeacher
 from raysearch.models.build import build
 from raysearch.models.tracing.canonicalise import canonicalise
 from raysearch.models.tracing.capture import capture, evaluation, example, select
+from raysearch.models.tracing.strides import mark_copies
 from raysearch.models.wrappers import unwrap
 
 _CHECKED_BATCHES = (2, 5)
@@ -43,7 +44,7 @@ def trace(
     teacher = unwrap(module)
     with evaluation(teacher):
         captured = capture(teacher, shape, output_index)
-        architecture = canonicalise(captured, teacher, shape)
+        architecture = mark_copies(canonicalise(captured, teacher, shape))
         _prove(architecture, teacher, output_index)
     return architecture
 
