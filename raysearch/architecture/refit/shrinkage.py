@@ -90,8 +90,9 @@ def _shrink_filters(
 ) -> Architecture:
     """The network with fewer channels; writes the factors that count into `executed` [L]."""
     analysis = analyse(network)
+    deciding = deciding_producers(network, analysis, rules)
     sizes: dict[int, int] = {}
-    for number, first in enumerate(deciding_producers(network, analysis, rules)):
+    for number, first in enumerate(deciding):
         if first is None:
             continue
         variable, factor = analysis.variables[number], asked[network.index[first]]
@@ -99,9 +100,10 @@ def _shrink_filters(
     student = with_sizes(network, analysis, sizes)
     if infer_shapes(student) != tuple(layer.shape for layer in student.layers):
         raise InvalidArchitecture("the channels of this network cannot be followed")
-    for number, first in enumerate(deciding_producers(network, analysis, rules)):
-        for name in analysis.variables[number].producers if first else ():
-            executed[network.index[name]] = asked[network.index[first]]
+    for number, first in enumerate(deciding):
+        if first is not None:
+            for name in analysis.variables[number].producers:
+                executed[network.index[name]] = asked[network.index[first]]
     return student
 
 
