@@ -220,6 +220,11 @@ class SearchSpace:
         full = self._conform(batch)
         return self._encoder.encode(self._drop_inactive(full), n_max=n_max, types=types)
 
+    def channel_numbers(self, widths: np.ndarray) -> np.ndarray:
+        """Output channels of every layer of the teacher at widths [n, G], removed or not: [n, L] int64."""
+        out = self._channels.out
+        return out.fixed + widths @ out.matrix.T
+
     def features(self, batch: EditsBatch) -> np.ndarray:
         """Hand-made features for a Gaussian process: [n, D] float32, of about unit range; `feature_blocks` names the columns."""
         full = self._conform(batch)
