@@ -162,7 +162,8 @@ def _call(
     if call is None:
         call = function_call(layer)
         tensors = (tuple(slots),) if call.packed else tuple(slots)
-        return graph.call_function(call.resolve(), (*tensors, *call.args), dict(call.kwargs))
+        made = graph.call_function(call.resolve(), (*tensors, *call.args), dict(call.kwargs))
+        return graph.call_method(call.method, (made,)) if call.method else made
     path = module_path(layer)
     if path is not None and modules[path] == call:
         if type(_at(root, path)) is not call.resolve():

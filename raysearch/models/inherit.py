@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from raysearch.architecture.axes import is_last
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.ops import Shape
 from raysearch.models.provenance import FRESH, Context, Keep, Origin, follow, identity, is_depthwise
@@ -84,25 +85,25 @@ def _conv_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[st
     teacher = context.teacher_shape("weight")
     groups = context.layer.attrs["groups"]
     columns = arriving.channels
-    if is_depthwise(context.layer, teacher):
+    if is_depthwise(context.layer, teacher, arriving.total):
         columns = np.zeros(1, np.int64)
     elif groups > 1:
-        columns = _local_columns(arriving, groups, teacher[1], len(leaving.channels))
+        columns = _local_columns(arriving, leaving, groups, teacher)
     return _with_bias(context, Slice(context.key("weight"), leaving.channels, columns), leaving)
 
 
-def _local_columns(arriving: Origin, groups: int, width: int, rows: int) -> np.ndarray:
-    """[rows, C / groups]: a row of group g reads the channels of its own group, counted within it."""
-    local = arriving.channels.reshape(groups, -1) - np.arange(groups)[:, None] * width
-    local = np.where((local < 0) | (local >= width), FRESH, local)
-    return np.repeat(local, rows // groups, axis=0)
+def _local_columns(arriving: Origin, leaving: Origin, groups: int, teacher: Shape) -> np.ndarray:
+    """[R, C / groups]: the inputs of a row's group, counted within the teacher's group that the row comes from."""
+    rows, width = teacher[:2]
+    per_group = max(1, rows * width // arriving.total)  # the teacher's rows in a group
+    ours = np.repeat(arriving.channels.reshape(groups, -1), len(leaving.channels) // groups, axis=0)
+    local = ours - (leaving.channels // per_group * width)[:, None]
+    return np.where((ours < 0) | (local < 0) | (local >= width), FRESH, local)
 
 
 def _linear_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
     attrs = context.layer.attrs
-    if (
-        len(context.layer.shape) > 1
-    ):  # acts on an axis whose provenance is not followed: as it stands
+    if not is_last(context.layer.shape, context.axis):  # another axis: as it stands
         leaving, arriving = identity(attrs["out_features"]), identity(attrs["in_features"])
     columns = arriving.channels
     if arriving.total != context.teacher_shape("weight")[1]:
