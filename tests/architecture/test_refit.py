@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raysearch.architecture import Architecture, SearchSpace, channels
+from raysearch.architecture import Architecture, SearchSpace
 from raysearch.architecture.checks import check
 from raysearch.architecture.ops import OPS
 from raysearch.architecture.refit import (
@@ -157,7 +157,6 @@ def test_an_operation_that_nobody_knows_stays_and_keeps_its_channels(monkeypatch
     ]
     layers[2] = replace(layers[2], shape=(8, 8, 8))
     network = Architecture(network.input_shape, tuple(layers), network.output)
-    assert "mystery" not in vars(channels)["_RULES"]
     assert removed(network, "c1")[1] == []
     assert removed(network, "c0")[1] == []  # 3 channels arrive where 8 are frozen
     assert removed(network, "c2")[1] == ["c2"]
@@ -293,6 +292,21 @@ def test_a_change_of_size_that_paths_round_differently_is_refused():
     found = shrink_layers(network, factors(network, stem=(1, 1, 0.5)), PAPER)
     assert found.student == network
     assert (found.actions == 1).all()
+
+
+@pytest.mark.parametrize(("stop", "expected"), [(16, 14 // 2), (12, 16 // 2)])
+def test_a_slice_to_the_end_follows_another_size_and_a_part_refuses_it(stop, expected):
+    b = Builder(3, 16, 16)
+    stem = b.conv("stem", 4)
+    b.add("part", "slice", dim=1, start=0, stop=stop, step=1)
+    b.conv("c", 4, stride=2)
+    b.conv("other", 4, stride=2, source=stem)
+    b.mean()
+    b.linear("fc", 10)
+    network = b.done()
+    found = shrink_layers(network, factors(network, stem=(1, 1, 0.5)), PAPER)
+    assert found.student["other"].shape[1] == expected
+    assert (found.student == network) == (stop == 12)
 
 
 def test_the_padding_of_a_pool_stays_within_half_of_its_window():

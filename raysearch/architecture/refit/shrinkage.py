@@ -178,8 +178,8 @@ def _reshaped(network: Architecture) -> Architecture:
         arriving = [shapes[slot[0]] for slot in layer.inputs]
         if layer.op == "input":
             arriving = [network.input_shape]
-        if layer.op == "linear" and len(layer.shape) == len(arriving[0]) == 1:
-            layer = replace(layer, attrs={**layer.attrs, "in_features": arriving[0][0]})
+        if arriving[0] != _arrived(network, layer):
+            layer = replace(layer, attrs={**layer.attrs, **_rebound(network, layer, arriving[0])})
         shape = OPS[layer.op].out_shape(layer.attrs, arriving)
         if shape != layer.shape:
             layer = replace(layer, shape=shape)
@@ -190,3 +190,21 @@ def _reshaped(network: Architecture) -> Architecture:
     if student[student.output].shape != network[network.output].shape:
         raise InvalidArchitecture("the output would have another shape")
     return student
+
+
+def _arrived(network: Architecture, layer: Layer) -> Shape:
+    return network[layer.inputs[0][0]].shape if layer.inputs else network.input_shape
+
+
+def _rebound(network: Architecture, layer: Layer, arriving: Shape) -> dict[str, int]:
+    """The attributes that say what size arrives: a linear layer's features, the end of a slice that reaches to the end."""
+    before = _arrived(network, layer)
+    if layer.op == "linear" and len(arriving) == 1:
+        return {"in_features": arriving[0]}
+    if layer.op == "slice":
+        dim = layer.attrs["dim"]
+        if layer.attrs["stop"] == before[dim]:
+            return {"stop": arriving[dim]}
+        if arriving[dim] != before[dim]:
+            raise InvalidArchitecture(f"{layer.name} takes a part of a map that has another size")
+    return {}

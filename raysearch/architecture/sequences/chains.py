@@ -81,7 +81,7 @@ def encode_layer(architecture: Architecture, layer: Layer) -> tuple[int, ...]:
         layer, architecture[layer.inputs[0][0]].shape
     )
     if not outputs:
-        outputs = layer.shape[0] if layer.shape else 0
+        outputs = layer.shape[architecture.axis(layer.name)] if layer.shape else 0
     return kind, kernel, outputs, stride, padding
 
 

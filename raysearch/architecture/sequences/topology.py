@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from raysearch.architecture.axes import is_last
 from raysearch.architecture.edits import EditsBatch
 from raysearch.architecture.sequences.chains import (
     COLUMNS,
@@ -28,8 +29,8 @@ def encode_students(space: SearchSpace, batch: EditsBatch) -> np.ndarray:
     made = space.channel_numbers(batch.widths)[:, listed]  # [B, T]
     for column, place in enumerate(listed):
         layer = teacher.layers[place]
-        own = layer.op == "linear" and len(layer.shape) > 1  # features of its last axis
-        if layer.op != "identity" and layer.shape and not own:
+        other = layer.op == "linear" and not is_last(layer.shape, teacher.axis(layer.name))
+        if layer.op != "identity" and layer.shape and not other:
             rows[:, column, 2] = made[:, column]
     remove = np.zeros((len(batch), len(teacher.layers)), bool)
     remove[:, : batch.remove.shape[1]] = batch.remove
