@@ -131,6 +131,44 @@ def test_a_removed_bottleneck_reads_the_whole_concatenation_and_the_larger_stude
     assert not found.is_smaller
 
 
+def test_numbers_that_double_from_layer_to_layer_end_before_they_are_absurd():
+    b = Builder(3, 4, 4)
+    source, names = b.conv("stem", 64), []
+    for index in range(30):
+        names.append(b.conv(f"c{index}", 8, source=source))
+        source = b.add(f"cat{index}", "concat", source, names[-1], dim=0)
+    b.mean()
+    b.linear("fc", 10)
+    network = b.done()
+    student, went = removed(network, *names)
+    # 64 * 2**10 channels arrive at c10
+    assert went[:10] == names[:10]
+    assert "c10" in went
+    assert "c11" not in went
+    assert student["c11"].attrs["in_channels"] == 2**17
+    assert student["c11"].shape[0] == 8
+
+
+def test_channels_that_meet_part_by_part_keep_their_parts():
+    b = Builder(3, 8, 8)
+    left = b.conv("left", 4)
+    right = b.conv("right", 6, source="x")
+    b.add("cat", "concat", left, right, dim=0)
+    b.conv("mid", 20)
+    b.relu("relu")
+    b.add("first", "slice", dim=0, start=0, stop=12, step=1)
+    b.conv("a", 8)
+    b.add("second", "slice", "relu", dim=0, start=12, stop=20, step=1)
+    b.conv("b", 8)
+    b.add("sum", "add", "a", "b")
+    b.mean()
+    b.linear("fc", 10)
+    student, went = removed(b.done(), "mid")
+    assert went == ["mid"]
+    assert student["first"].shape[0] == student["a"].attrs["in_channels"] == 4
+    assert student["second"].shape[0] == student["b"].attrs["in_channels"] == 6
+
+
 def test_a_removed_linear_layer_behind_a_flattening_leaves_all_places():
     student, went = removed(SIX["lenet"](), "fc1")
     assert went == ["fc1"]
