@@ -347,6 +347,15 @@ def test_a_slice_to_the_end_follows_another_size_and_a_part_refuses_it(stop, exp
     assert (found.student == network) == (stop == 12)
 
 
+def test_a_window_stays_where_another_layer_shares_the_weights(networks):
+    network = networks["mixed"]()
+    assert network["shared"].params["weight"] == network["again"].params["weight"]
+    asked = factors(network, shared=(1, 0.3, 1), again=(1, 0.3, 1), wide=(1, 0.3, 1))
+    found = shrink_layers(network, asked, PAPER)
+    kernels = [found.student[name].attrs["kernel"][0] for name in ("shared", "again", "wide")]
+    assert kernels == [3, 3, 1]
+
+
 def test_the_padding_of_a_pool_stays_within_half_of_its_window():
     b = Builder(3, 16, 16)
     window = {"kind": "max", "kernel": [7, 7], "stride": [2, 2], "padding": [3, 3]}

@@ -6,8 +6,8 @@
 * Padding: p' = int(p a), on layers that all paths lead through. There, too, a kernel may shrink that is not padded enough to keep the
   size. The shapes behind such a layer are inferred again, and a linear layer is bound to the features that arrive.
 
-What would not make a network is refused: the factor counts as 1. So is any change of size on one of several parallel paths, and of what a
-layer reads that does not take it (a pad or a pool beside a join that rounds otherwise).
+What would not make a network is refused, and the factor counts as 1: a change of size on one of several parallel paths, or one that some
+layer behind does not take (paths that round differently, a slice of a map), and another window where two layers share the weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from raysearch.architecture.channels import analyse
-from raysearch.architecture.checks import infer_shapes
+from raysearch.architecture.checks import check_shared, infer_shapes
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import OPS, Shape
 from raysearch.architecture.paths import cut_vertices
@@ -129,6 +129,7 @@ def _with_window(
     student = Architecture(network.input_shape, layers, network.output)
     try:
         shapes = [network[slot[0]].shape for slot in layer.inputs]
+        check_shared(layers)
         if OPS[layer.op].out_shape(changed.attrs, shapes) == layer.shape:
             return student
         return _reshaped(student) if free else None
@@ -185,6 +186,7 @@ def _reshaped(network: Architecture) -> Architecture:
         layers.append(layer)
     student = Architecture(network.input_shape, tuple(layers), network.output)
     infer_shapes(student)
+    check_shared(layers)
     if student[student.output].shape != network[network.output].shape:
         raise InvalidArchitecture("the output would have another shape")
     return student

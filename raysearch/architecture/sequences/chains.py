@@ -3,9 +3,9 @@
     t type (1 conv, 2 max pool, 3 batch norm, 4 ReLU, 5 sigmoid, 6 dropout, 7 average pool, 8 linear) | k kernel | o outputs | s stride | p padding
 
 0 where a layer lacks an attribute; o is the number of channels that arrive where a layer has no outputs of its own. A row of type 0 is
-no layer (a removed one, or the end of a shorter sequence); type 9, which the paper does not have, is any other layer. The flattening in
-front of a linear layer is implied. Any network can be encoded, but only a chain can be decoded: the sequence does not say
-what is joined to what (`topology.py` decodes for networks whose graph is known).
+no layer (a removed one, or the end of a shorter sequence); type 9, which the paper does not have, is any other layer. Flattenings
+have no row: one in front of the first linear layer is implied. Any network can be encoded, but only a chain can be decoded: the
+sequence does not say what is joined to what (`topology.py` decodes where the graph is known).
 """
 
 from __future__ import annotations
@@ -52,19 +52,12 @@ def encode_sequence(architecture: Architecture) -> np.ndarray:
 
 
 def listed_layers(architecture: Architecture) -> tuple[int, ...]:
-    """Indices of the layers that have a row: those of the encoders' view but for implied flattenings."""
-    readers: dict[str, list[Layer]] = {}
-    for layer in architecture.layers:
-        for name in (name for slot in layer.inputs for name in slot):
-            readers.setdefault(name, []).append(layer)
-
-    def implied(layer: Layer) -> bool:
-        after = readers.get(layer.name, [])
-        flattens = layer.op == "reshape" and layer.attrs.get("mode") == "flatten"
-        return flattens and bool(after) and all(one.op in ("linear", "identity") for one in after)
-
+    """Indices of the layers that have a row: those of the encoders' view but for flattenings."""
+    layers = architecture.layers
     return tuple(
-        place for place in view(architecture).listed if not implied(architecture.layers[place])
+        place
+        for place in view(architecture).listed
+        if layers[place].op != "reshape" or layers[place].attrs["mode"] != "flatten"
     )
 
 
