@@ -122,11 +122,10 @@ def keeps_size(network: Architecture, layer: Layer) -> bool:
     """A layer that removal understands: one input slot, one size of feature map, and not the output."""
     if layer.op not in REMOVABLE_OPS or len(layer.inputs) != 1 or layer.name == network.output:
         return False
-    source = layer.inputs[0][0]
-    into, axis = network[source].shape, network.axis(layer.name)
-    if len(into) != len(layer.shape) or network.axis(source) != axis:
-        return False
-    return other_axes(into, axis) == other_axes(layer.shape, axis)
+    source, axis = layer.inputs[0][0], network.axis(layer.name)
+    into = network[source].shape
+    same_axis = len(into) == len(layer.shape) and network.axis(source) == axis
+    return same_axis and other_axes(into, axis) == other_axes(layer.shape, axis)
 
 
 def has_window(layer: Layer) -> bool:
