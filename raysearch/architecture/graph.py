@@ -77,6 +77,11 @@ class Layer:
         return OPS[self.op].buffers(self.attrs)
 
     @property
+    def is_view(self) -> bool:
+        """Whether the output shares its input's memory (in evaluation mode)."""
+        return OPS[self.op].is_view and not self.attrs.get("contiguous", False)
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulate operations for one input."""
         return OPS[self.op].macs(self.attrs, self.shape)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from raysearch.architecture.graph import Architecture
-from raysearch.architecture.ops import OPS, Shape
+from raysearch.architecture.ops import Shape
 
 BYTES = 4
 """Of one float32."""
@@ -67,7 +67,7 @@ def _steps(architecture: Architecture) -> list[tuple[list[int], int, int]]:
             for name in rest:
                 total = make([total, owner[name]], math.prod(architecture[first].shape))
             slots.append(total)
-        if OPS[layer.op].is_view and slots:
+        if layer.is_view and slots:
             owner[layer.name] = slots[0]
         else:
             size = 0 if layer.op == "input" else math.prod(layer.shape)
