@@ -84,6 +84,8 @@ class ChannelRanking:
 
     def _is_new(self, layer: Layer) -> bool:
         """Whether a student's layer has channels of its own, whatever it reads."""
+        if layer.name not in self.teacher.index:
+            return True
         return layer.op != "identity" and creates_channels(self.teacher, self.teacher[layer.name])
 
     def _part(self, context: Context, arriving: list[Origin]) -> Origin | None:
@@ -92,6 +94,8 @@ class ChannelRanking:
         if layer.op != "slice" or layer.attrs["dim"] != context.axis:
             return None
         theirs = self.teacher[layer.name]
+        if theirs.op != "slice":
+            return None
         start, size = theirs.attrs["start"], theirs.shape[context.axis]
         places = arriving[0].channels[layer.attrs["start"] : layer.attrs["stop"]] - start
         return Origin(np.where((places < 0) | (places >= size), FRESH, places), size)
@@ -110,9 +114,10 @@ class ChannelRanking:
         ):
             channels = self._axis(blocks, kept)
             ours = student.index.get(layer.name)
-            if channels is None or ours is None or not student.layers[ours].shape:
+            if channels is None or ours is None:
                 continue
-            if len(channels) == student.layers[ours].shape[axis]:
+            shape = student.layers[ours].shape
+            if len(shape) == len(layer.shape) and len(channels) == shape[axis]:
                 found[layer.name] = Origin(channels, layer.shape[axis])
         return found
 
@@ -206,7 +211,7 @@ def _equations(
         if position is None or not layer.shape:
             continue
         ours = student.layers[position]
-        if ours.op != layer.op or not ours.shape:
+        if ours.op != layer.op or len(ours.shape) != len(layer.shape):
             continue
         yield blocks, ours.shape[axis]
         added = channel_pads(layer, axis) if layer.op == "pad" else None

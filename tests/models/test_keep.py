@@ -14,7 +14,7 @@ from raysearch.models import build, trace
 from raysearch.models.keep import ChannelRanking, best_of_blocks, keep_sets, variable_widths
 
 from .moving import GroupShuffle, Shuffle, exact_networks
-from .nets import LeNet, OptionA, small_networks
+from .nets import LeNet, OptionA, PreAct, small_networks
 
 NETWORKS = {**small_networks(), **exact_networks()}
 
@@ -186,3 +186,10 @@ def test_a_list_of_the_wrong_length_is_refused():
     architecture = trace(teacher, (3, 16, 16))
     with pytest.raises(WeightsError, match="keep lists 2 channels for layer 'conv1', which has 6"):
         build(architecture, inherit_from=teacher, keep={"conv1": [0, 1]})
+
+
+def test_a_network_of_other_layers_is_refused_as_ever():
+    teacher, stranger = PreAct(), trace(LeNet(), (3, 16, 16))
+    ranking = ChannelRanking(trace(teacher, (3, 16, 16)))
+    with pytest.raises(WeightsError, match=r"have no '(conv1.bias|conv2.bias|fc1.weight)'"):
+        build(stranger, inherit_from=teacher, keep=ranking.keep(stranger))
