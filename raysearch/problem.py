@@ -21,6 +21,7 @@ from raysearch.data import DataSet, from_arrays, load_data
 from raysearch.errors import DataError, InputError
 from raysearch.files import RunFiles, read_json
 from raysearch.models import build, check_forward, load_teacher, load_weights, trace
+from raysearch.models.pruning import pruning_importance
 from raysearch.objective import ObjectiveName, resolve_objective
 from raysearch.schedules import make_scheduler
 from searchers.registry import make_algorithm
@@ -181,6 +182,10 @@ def _problem(
 ) -> Problem:
     space = make_space(config, architecture)
     make_algorithm(config.search.method, space, config.run.seed, config.search.options)
+    if config.distill.inherit == "pruning":  # which not every teacher allows
+        state = module.state_dict()
+        device = next(iter(state.values())).device
+        pruning_importance(architecture, state, torch.zeros(2, *data.shape, device=device))
     objective = resolve_objective(config.objective, has_budget=bool(config.limits))
     return Problem(config, data, module, has_weights, architecture, space, objective)
 
