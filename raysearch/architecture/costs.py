@@ -87,7 +87,7 @@ class CostModel:
             u,
             fixed,
             tuple(term.layers for term in terms),
-            single=max(layer.shape[0] for layer in teacher.layers if layer.shape) < 2**24,
+            single=max(size for layer in teacher.layers for size in (1, *layer.shape)) < 2**24,
         )
 
     def keep(self, remove: np.ndarray) -> np.ndarray:
