@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from raysearch.architecture.axes import is_last, other_axes
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.groups import ChannelMap
 from raysearch.errors import InvalidArchitecture
@@ -36,8 +37,17 @@ class _Term:
 
 
 @dataclass(frozen=True, eq=False)
+class ExtraTerm:
+    """A cost that is affine in the widths, fixed + matrix @ widths, while one of its layers is there; matrix: [G]."""
+
+    layers: tuple[int, ...]
+    matrix: np.ndarray
+    fixed: float
+
+
+@dataclass(frozen=True, eq=False)
 class CostModel:
-    """The costs of a space's students; T terms, G groups, M metrics (params, macs).
+    """The costs of a space's students; T terms, G groups, M metrics (params, macs; `with_column` adds others).
 
     Attributes:
         in_matrix, out_matrix: [T, G] float64; v = out_fixed + out_matrix @ widths, u likewise, divided by `groups`.
@@ -70,7 +80,9 @@ class CostModel:
             raise InvalidArchitecture(
                 "the teacher's parameters or MACs exceed 2**53: take a smaller network"
             )
-        terms = [term for term in _terms(teacher) if any(map(any, _coefficients(term)))]
+        terms = [
+            term for term in _terms(teacher, channels.axes) if any(map(any, _coefficients(term)))
+        ]
         rows = np.array([term.layer for term in terms], np.int64)
         uv, v, u, fixed = (
             np.array([_coefficients(term)[k] for term in terms], np.float64).reshape(-1, 2)
@@ -88,6 +100,35 @@ class CostModel:
             fixed,
             tuple(term.layers for term in terms),
             single=max(size for layer in teacher.layers for size in (1, *layer.shape)) < 2**24,
+        )
+
+    def with_column(self, shares: Sequence[float], extra: Sequence[ExtraTerm]) -> CostModel:
+        """The model with one more column: a sum of shares of the columns so far, and terms of its own.
+
+        Args:
+            shares: [M].
+            extra: E terms that count in the new column only.
+        """
+        num_groups, columns = self.in_matrix.shape[1], self.uv.shape[1]
+        matrix = np.array([term.matrix for term in extra], np.float64).reshape(-1, num_groups)
+        none, one = np.zeros(len(extra)), np.ones(len(extra))
+
+        def joined(coefficients: np.ndarray, own: np.ndarray) -> np.ndarray:
+            mixed = coefficients @ np.array(shares, np.float64)[:, None]  # [T, 1]
+            below = np.concatenate([np.zeros((len(extra), columns)), own[:, None]], axis=1)
+            return np.concatenate([np.concatenate([coefficients, mixed], axis=1), below])
+
+        return CostModel(
+            np.concatenate([self.in_matrix, np.zeros_like(matrix)]),
+            np.concatenate([self.in_fixed, none]),
+            np.concatenate([self.out_matrix, matrix]),
+            np.concatenate([self.out_fixed, none]),
+            np.concatenate([self.groups, one]),
+            joined(self.uv, none),
+            joined(self.v, one),
+            joined(self.u, none),
+            joined(self.fixed, np.array([term.fixed for term in extra], np.float64)),
+            (*self.layers, *(term.layers for term in extra)),
         )
 
     def keep(self, remove: np.ndarray) -> np.ndarray:
@@ -147,8 +188,8 @@ def _coefficients(term: _Term) -> tuple[tuple[int, int], ...]:
     return term.uv, term.v, term.u, term.fixed
 
 
-def _terms(teacher: Architecture) -> list[_Term]:
-    """All terms of the teacher; parameters that several layers share are a term of their own."""
+def _terms(teacher: Architecture, axes: Sequence[int]) -> list[_Term]:
+    """All terms of the teacher, whose channel axes are given; parameters that several layers share are a term of their own."""
     calls: dict[str, list[int]] = {}
     for position, layer in enumerate(teacher.layers):
         for role in layer.param_shapes:
@@ -160,9 +201,10 @@ def _terms(teacher: Architecture) -> list[_Term]:
             for role in layer.param_shapes
         }
         own = [role for role, layers in owners.items() if layers == (position,)]
-        terms.append(_term(layer, position, (position,), own, with_macs=True))
+        axis = axes[position]
+        terms.append(_term(layer, axis, position, (position,), own, with_macs=True))
         terms += [
-            _term(layer, position, layers, [role], with_macs=False)
+            _term(layer, axis, position, layers, [role], with_macs=False)
             for role, layers in owners.items()
             if len(layers) > 1 and layers[0] == position
         ]
@@ -170,12 +212,18 @@ def _terms(teacher: Architecture) -> list[_Term]:
 
 
 def _term(
-    layer: Layer, position: int, layers: tuple[int, ...], roles: Sequence[str], *, with_macs: bool
+    layer: Layer,
+    axis: int,
+    position: int,
+    layers: tuple[int, ...],
+    roles: Sequence[str],
+    *,
+    with_macs: bool,
 ) -> _Term:
     if layer.op == "conv":
         return _conv_term(layer, position, layers, roles, with_macs)
     if layer.op == "linear":
-        return _linear_term(layer, position, layers, roles, with_macs)
+        return _linear_term(layer, axis, position, layers, roles, with_macs)
     if layer.op == "batch_norm":
         return _Term(position, layers, v=(len(roles), 0))
     params = sum(math.prod(layer.param_shapes[role]) for role in roles)
@@ -197,14 +245,21 @@ def _conv_term(
 
 
 def _linear_term(
-    layer: Layer, position: int, layers: tuple[int, ...], roles: Sequence[str], with_macs: bool
+    layer: Layer,
+    axis: int,
+    position: int,
+    layers: tuple[int, ...],
+    roles: Sequence[str],
+    with_macs: bool,
 ) -> _Term:
     attrs = layer.attrs
     weight, bias = int("weight" in roles), int("bias" in roles)
-    if len(layer.shape) == 1:
-        return _Term(position, layers, uv=(weight, int(with_macs)), v=(bias, 0))
-    size = attrs["in_features"] * attrs["out_features"]
-    places = math.prod(layer.shape[1:-1])  # the channels are the first axis, the features the last
+    places = math.prod(other_axes(layer.shape[:-1], axis))
+    if is_last(layer.shape, axis):
+        return _Term(position, layers, uv=(weight, places if with_macs else 0), v=(bias, 0))
+    size = (
+        attrs["in_features"] * attrs["out_features"]
+    )  # of the last axis; the channels are another
     return _Term(
         position,
         layers,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysearch.architecture.axes import is_last
 from raysearch.architecture.edits import EditsBatch
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.groups import ChannelMap
@@ -37,7 +38,10 @@ _TYPE_OF_OP = {
     "identity": "identity",
     "add": "identity",
     "reshape": "flatten",
+    "permute": "permute",
     "concat": "concat",
+    "slice": "slice",
+    "channel_shuffle": "shuffle",
     "conv": "conv",
     "unary": "act",
     "batch_norm": "bn",
@@ -74,8 +78,9 @@ def layer_attrs(layer: Layer, in_shape: Shape) -> tuple[int, ...]:
     if layer.op == "adaptive_pool":
         kernel = in_shape[1] // max(attrs["output_size"][0], 1)
         return (kernel, kernel, 0, 0, 0, 0)
-    if layer.op == "reduce" and len(in_shape) > 1:
-        return (in_shape[1], in_shape[1], 0, 0, 0, 0)
+    if layer.op == "reduce" and attrs["dims"] and len(in_shape) > 1:
+        size = in_shape[attrs["dims"][0]]
+        return (size, size, 0, 0, 0, 0)
     return (0,) * NUM_ATTRS
 
 
@@ -216,7 +221,8 @@ class BatchEncoder:
         into, made = self.channels.into, self.channels.out
         for place, index in enumerate(self.seen.listed):
             layer = self.teacher.layers[index]
-            if layer.op == "conv" or (layer.op == "linear" and len(layer.shape) == 1):
+            linear = layer.op == "linear" and is_last(layer.shape, self.channels.axes[index])
+            if layer.op == "conv" or linear:
                 yield place, _IN, int(into.fixed[index]), into.matrix[index]
                 yield place, _OUT, int(made.fixed[index]), made.matrix[index]
             if layer.op == "conv" and layer.attrs["groups"] == layer.attrs["in_channels"] > 1:

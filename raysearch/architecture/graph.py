@@ -99,6 +99,17 @@ class Architecture:
         return self.layers[self.index[name]]
 
     @cached_property
+    def axes(self) -> tuple[int, ...]:
+        """The axis of every layer's output that holds its channels, see `axes.py`."""
+        from raysearch.architecture.axes import channel_axes
+
+        return channel_axes(self)
+
+    def axis(self, name: str) -> int:
+        """The channel axis of a layer's output."""
+        return self.axes[self.index[name]]
+
+    @cached_property
     def num_params(self) -> int:
         """Trainable parameters, BatchNorm's included, shared ones once."""
         sizes: dict[str, int] = {}
@@ -118,6 +129,13 @@ class Architecture:
         from raysearch.architecture.memory import peak_activation_bytes
 
         return peak_activation_bytes(self)
+
+    @cached_property
+    def memory_bytes(self) -> int:
+        """What inference takes for one input, in float32: `peak_memory_bytes`, and all parameters and buffers."""
+        from raysearch.architecture.memory import weight_bytes
+
+        return self.peak_memory_bytes + weight_bytes(self)
 
     @cached_property
     def id(self) -> str:
