@@ -30,14 +30,14 @@ class Case:
         shape: of one input.
         output_index: for several outputs.
         folded: weights are computed from others, so that names and counts of parameters differ from the module's.
-        opaque: holds operations that are replayed as they are, whose temporary memory is not ours to count.
+        temporaries: some of its operations are several calls of torch, whose tensors between are not ours to count.
     """
 
     make: Callable[[], nn.Module]
     shape: tuple[int, ...] = SHAPE
     output_index: int | str | None = None
     folded: bool = False
-    opaque: bool = False
+    temporaries: bool = False
 
 
 class Classifier(nn.Module):
@@ -319,14 +319,14 @@ CASES: dict[str, Case] = {
     "PreAct": Case(_classifier(lambda: blocks.PreAct(12), lambda: blocks.PreAct(12))),
     "FuncParam": Case(FuncParam),
     "SE": Case(_classifier(lambda: blocks.SE(12))),
-    "CBAM": Case(_classifier(lambda: blocks.CBAM(12)), opaque=True),
+    "CBAM": Case(_classifier(lambda: blocks.CBAM(12)), temporaries=True),
     "SpecNorm": Case(spectral_normed, folded=True),
     "WeightNorm": Case(weight_normed, folded=True),
     "PReLUNet": Case(
         _classifier(nn.PReLU, lambda: nn.Conv2d(12, 12, 3), lambda: nn.PReLU(12)),
     ),
     "ConcatPool": Case(ConcatPool),
-    "SelfAttn": Case(_classifier(lambda: blocks.SelfAttention(12)), opaque=True),
+    "SelfAttn": Case(_classifier(lambda: blocks.SelfAttention(12)), temporaries=True),
     "NumpyInside": Case(NumpyInside),
     "MultiOut": Case(MultiOut, output_index=1),
     "DictOut": Case(DictOut, output_index="logits"),
@@ -344,14 +344,15 @@ CASES: dict[str, Case] = {
     "GroupNorm": Case(_classifier(lambda: blocks.normed(12, nn.GroupNorm(3, 12)))),
     "InstanceNorm": Case(_classifier(lambda: blocks.normed(12, nn.InstanceNorm2d(12)))),
     "InstanceNormAffine": Case(
-        _classifier(lambda: blocks.normed(12, nn.InstanceNorm2d(12, affine=True)))
+        _classifier(lambda: blocks.normed(12, nn.InstanceNorm2d(12, affine=True))),
+        temporaries=True,
     ),
     "ConvNeXt": Case(_classifier(lambda: blocks.ConvNeXt(12), lambda: blocks.ConvNeXt(12))),
     "ECA": Case(_classifier(lambda: blocks.ECA())),
-    "SplitAttention": Case(_classifier(lambda: blocks.SplitAttention(12)), opaque=True),
-    "SelectiveKernel": Case(_classifier(lambda: blocks.SelectiveKernel(12)), opaque=True),
-    "Maxout": Case(_classifier(lambda: blocks.Maxout(12)), opaque=True),
-    "GRN": Case(_classifier(lambda: blocks.GRN(12)), opaque=True),
+    "SplitAttention": Case(_classifier(lambda: blocks.SplitAttention(12)), temporaries=True),
+    "SelectiveKernel": Case(_classifier(lambda: blocks.SelectiveKernel(12)), temporaries=True),
+    "Maxout": Case(_classifier(lambda: blocks.Maxout(12)), temporaries=True),
+    "GRN": Case(_classifier(lambda: blocks.GRN(12)), temporaries=True),
     "BlurPool": Case(_classifier(lambda: blocks.BlurPool(12))),
     "Audio": Case(Audio, (1, 200)),
     "Video": Case(Video, (3, 4, 12, 12)),
