@@ -48,11 +48,15 @@ class RunConfig(_Section):
 
 
 class TeacherConfig(_Section):
-    """The trained network; trained first (for `epochs`) and cached where it comes without weights."""
+    """The trained network; trained first (for `epochs`) and cached where it comes without weights.
+
+    `output_index` says which output holds the logits where it returns several.
+    """
 
     model: Annotated[str, Field(min_length=1)] = "resnet14"
     weights: str | None = None
     input_shape: Annotated[list[PositiveInt], Field(min_length=2, max_length=4)] | None = None
+    output_index: Annotated[int, BeforeValidator(_forbid_bool)] | str | None = None
     epochs: PositiveInt = 20
 
 
@@ -134,10 +138,13 @@ _BATCH_SIZES = ((5_000, 32), (20_000, 64), (math.inf, 128))
 
 
 class DistillConfig(TrainingConfig):
-    """A trial of the search: the final recipe, shortened and annealed."""
+    """A trial of the search: the final recipe, shortened and annealed.
+
+    `inherit` says which of the teacher's channels a student starts from, wherever it starts from the teacher.
+    """
 
     repeats: PositiveInt = 1
-    inherit: Literal["none", "first", "l1", "taylor"] = "first"
+    inherit: Literal["none", "first", "l1", "taylor", "pruning"] = "first"
 
 
 class FinishConfig(TrainingConfig):
@@ -238,14 +245,13 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
 def _check_whole(config: Config) -> None:
     """What no single field can tell, and what is not available yet."""
     later = {
-        "distill.inherit": config.distill.inherit in ("l1", "taylor") and config.distill.inherit,
         "distill.repeats": config.distill.repeats > 1 and config.distill.repeats,
         "objective": config.objective == "pareto" and "pareto",
         "search.warm_start": config.search.warm_start,
     }
     for key, value in later.items():
         if value:
-            default = {"distill.inherit": "first", "distill.repeats": 1, "objective": "auto"}
+            default = {"distill.repeats": 1, "objective": "auto"}
             raise ConfigError(
                 f"{key}: {value!r} is not available yet; leave it at {default.get(key)!r}"
             )

@@ -191,7 +191,11 @@ class Experiment:
             resources = plan_resources(self.config)
             with self._phase("teacher_logits"):
                 context = make_context(
-                    self.problem, teacher, resources, weights_folder=self.files.weights
+                    self.problem,
+                    teacher,
+                    resources,
+                    weights_folder=self.files.weights,
+                    scores_folder=self.files.teacher,
                 )
             with self._phase("trials"):
                 self._show_totals(plan.pipeline)

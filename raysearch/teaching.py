@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from raysearch.cluster import TrialResources, plan_resources
 from raysearch.config import Config
 from raysearch.data import distillation_data
+from raysearch.data.batches import DeviceBatches
+from raysearch.models.scores import channel_scores, load_scores, save_scores
 from raysearch.problem import Problem, check_teacher_accuracy
 from trainables.distillation import DistillationContext, DistillationTrainable
 from trainables.teacher import cached_teacher
@@ -19,6 +22,9 @@ from trainables.training import evaluate
 
 SMALL_MACS = 20_000_000
 """Below it a batch of a few dozen images is a few milliseconds of work."""
+
+SCORING_BATCHES, SCORING_BATCH = 50, 64
+"""How many batches of how many images are looked at to score the teacher's channels."""
 
 FINISHING_STAGES = ("finish", "uniform", "random_finish")
 SEARCHING_STAGES = ("search", "random")
@@ -101,12 +107,14 @@ def make_context(
     resources: TrialResources,
     *,
     weights_folder: Path | None = None,
+    scores_folder: Path | None = None,
 ) -> DistillationContext:
     """Everything that the trials of a problem share.
 
     Args:
         card: from `teach`.
         weights_folder: see `DistillationContext`.
+        scores_folder: where the channels' importance is kept for a resumed run; None: nowhere.
     """
     config = problem.config
     inherit = "fresh" if config.distill.inherit == "none" else "inherit"
@@ -130,6 +138,7 @@ def make_context(
             **dict.fromkeys(SEARCHING_STAGES, inherit),
             **dict.fromkeys(FINISHING_STAGES, config.finish.init),
         },
+        channel_scores=_channel_scores(problem, scores_folder),
         objective=problem.objective,
         teacher_accuracy=card["accuracy"],
         device=resources.device,
@@ -138,6 +147,30 @@ def make_context(
         timeout_s=config.resources.timeout_s,
         seed=config.run.seed,
     )
+
+
+def _channel_scores(problem: Problem, folder: Path | None) -> list[np.ndarray] | None:
+    """The importance of the teacher's channels as `distill.inherit` asks for it; computed once a run."""
+    ranking, architecture = problem.config.distill.inherit, problem.architecture
+    if ranking in ("none", "first"):
+        return None
+    file = None if folder is None else folder / f"importance-{ranking}.safetensors"
+    scores = None if file is None else load_scores(file, architecture)
+    if scores is None:
+        state = problem.teacher.state_dict()
+        scores = channel_scores(ranking, architecture, state, lambda: _labelled_batches(problem))
+        if file is not None and scores is not None:
+            save_scores(file, architecture, scores)
+    return scores
+
+
+def _labelled_batches(problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Some training images and their labels, drawn from the run's seed."""
+    train, device = problem.data.train, driver_device(problem.config)
+    batches = DeviceBatches(train.images, train.labels, problem.data.preprocessing, device=device)
+    generator = torch.Generator().manual_seed(problem.config.run.seed)
+    for indices in batches.order(SCORING_BATCH, generator)[:SCORING_BATCHES]:
+        yield batches.take(indices), batches.labels[indices]
 
 
 def make_trainable(problem: Problem) -> type[DistillationTrainable]:

@@ -37,6 +37,11 @@ def test_overrides_win_over_the_file_and_keep_its_other_keys(tmp_path):
     assert (config.search.trials, config.search.method) == (9, "random")
 
 
+@pytest.mark.parametrize("ranking", ["none", "first", "l1", "taylor", "pruning"])
+def test_which_channels_are_inherited_is_a_choice(ranking):
+    assert load_config(None, [f"distill.inherit={ranking}"]).distill.inherit == ranking
+
+
 def test_numbers_in_scientific_notation_are_numbers():
     assert load_config(None, ["distill.lr=1e-3"]).distill.lr == 0.001
 
@@ -62,7 +67,8 @@ def test_numbers_in_scientific_notation_are_numbers():
         ("run.seed=-1", ["run.seed", "-1", "at least 0"]),
         ("data.resize=[1,2,3]", ["data.resize", "[height, width]"]),
         ("distill.schedule=step", ["distill.milestones", "empty"]),
-        ("distill.inherit=taylor", ["distill.inherit", "not available yet"]),
+        ("distill.inherit=best", ["distill.inherit", "'best'", "'taylor'"]),
+        ("distill.repeats=2", ["distill.repeats", "not available yet"]),
         ("search.trials", ["search.trials", "key.path=value"]),
         ("search.options={", ["search.options={", "YAML"]),
     ],

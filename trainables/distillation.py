@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,14 @@ import numpy as np
 import torch
 from ray import tune
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from raysearch.architecture import Architecture, SearchSpace
 from raysearch.data import DeviceData, DistillationData
 from raysearch.data.batches import to_device
 from raysearch.errors import InvalidArchitecture
 from raysearch.models import build
+from raysearch.models.keep import ChannelRanking
 from raysearch.objective import REWARDS, Measurement, ObjectiveName, floor_reward
 from trainables.recipe import Recipe
 from trainables.training import Training
@@ -49,6 +51,8 @@ class DistillationContext:
         recipes: by stage, as `Recipe.to_dict` gives them; "search" is the default.
         init: by stage: "inherit" (slices of the teacher's weights, the default), "fresh", or "search" (the weights that the short
             training left in `weights_folder`, else as "inherit").
+        channel_scores: how important the teacher's channels are (`raysearch.models.scores`), which decides what "inherit" keeps; None:
+            the first channels.
         objective, teacher_accuracy: how a student is rewarded; the accuracy is the teacher's on the validation part.
         device: "cpu" or "cuda".
         threads: intra-op threads of a trial on the CPU.
@@ -63,6 +67,7 @@ class DistillationContext:
     data: DistillationData
     recipes: Mapping[str, Mapping[str, Any]]
     init: Mapping[str, str] = field(default_factory=dict)
+    channel_scores: Sequence[np.ndarray] | None = None
     objective: ObjectiveName = "f"
     teacher_accuracy: float = 1.0
     device: str = "cpu"
@@ -80,6 +85,11 @@ class DistillationContext:
     def teacher_state(self) -> dict[str, torch.Tensor]:
         """The teacher's weights as tensors that share the store's memory."""
         return {name: to_device(array, "cpu") for name, array in self.teacher_weights.items()}
+
+    @cached_property
+    def ranking(self) -> ChannelRanking:
+        """Which of the teacher's channels students keep."""
+        return ChannelRanking(self.search_space.teacher, self.channel_scores)
 
     @cached_property
     def device_data(self) -> DeviceData:
@@ -172,19 +182,23 @@ class DistillationTrainable(tune.Trainable):
         recipe = self._recipe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
-            module = build(student, inherit_from=self._initial_weights())
+            module = self._build(student)
         self._training = Training(module, context.device_data, recipe, seed=context.seed)
         if not self._curve and (partial := self._file(".partial")) and partial.exists():
             self._load(torch.load(partial, weights_only=True))
 
-    def _initial_weights(self) -> Mapping[str, torch.Tensor] | None:
+    def _build(self, student: Architecture) -> nn.Module:
+        """The student with the weights that its stage starts from."""
         init = self._context.init.get(self._stage, "inherit")
         if init == "search":
             for stage in ("search", "random"):
                 found = self._file(".safetensors", stage)
                 if found is not None and found.exists():
-                    return load_file(found)
-        return None if init == "fresh" else self._context.teacher_state
+                    return build(student, inherit_from=load_file(found))
+        if init == "fresh":
+            return build(student)
+        keep = self._context.ranking.keep(student)
+        return build(student, inherit_from=self._context.teacher_state, keep=keep)
 
     def _file(self, suffix: str, stage: str | None = None) -> Path | None:
         folder, key = self._context.weights_folder, self.config.get("architecture_id")

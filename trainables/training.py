@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from raysearch.data.batches import DeviceBatches, num_batches
 from raysearch.data.dataset import Preprocessing
 from raysearch.data.logits import DeviceData
+from raysearch.models.calibration import recalibrate as recalibrate_statistics
 from trainables.losses import loss_function
 from trainables.recipe import Recipe
 
@@ -185,35 +185,17 @@ def evaluate_batches(
     return {"accuracy": int(correct) / len(batches), "loss": float(loss) / len(batches)}
 
 
-@torch.no_grad()
 def recalibrate(module: nn.Module, batches: DeviceBatches, *, seed: int = 0) -> None:
     """Replace BatchNorm's running statistics by their average over about 20 training batches.
 
     Early epochs leave statistics that lag behind the weights, which costs several points of accuracy on students that a
     scheduler is about to judge.
     """
-    norms = [
-        part
-        for part in module.modules()
-        if isinstance(part, _BatchNorm) and part.track_running_stats
-    ]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    was_training = module.training
-    module.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-        norm.train()
     size = min(_CALIBRATION_IMAGES, batches.forward_batch_size)
     order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(seed))
     order = order[: size * _CALIBRATION_BATCHES].to(batches.device)
-    for indices in torch.tensor_split(order, num_batches(len(order), size)):
-        module(batches.take(indices))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    module.train(was_training)
+    parts = torch.tensor_split(order, num_batches(len(order), size))
+    recalibrate_statistics(module, (batches.take(indices) for indices in parts))
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:

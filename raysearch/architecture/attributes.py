@@ -113,7 +113,16 @@ RULES: Mapping[str, Mapping[str, _Rule]] = {
     "reduce": {"fn": _one_of("mean", "sum", "amax"), "dims": _ints(0), "keepdim": _bool},
     "binary": {"fn": _word},
     "concat": {"dim": _int(0)},
-    "reshape": {"mode": _word},
+    "slice": {"dim": _int(0), "start": _int(0), "stop": _int(1), "step": _int(1)},
+    "reshape": {
+        "mode": _one_of("flatten", "merge", "split"),
+        "start": _int(0),
+        "end": _int(0),
+        "dim": _int(0),
+        "sizes": _ints(-1),
+    },
+    "permute": {"dims": _ints(0), "contiguous": _bool},
+    "channel_shuffle": {"groups": _int(1)},
     "pad": {"pads": _ints(-MAX_INT), "mode": _word, "value": _constant},
     "softmax": {"dim": _int(0), "log": _bool},
 }
@@ -146,6 +155,8 @@ def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> Non
                 raise InvalidArchitecture(
                     f"{where}: attrs.{key} has {len(attrs[key])} entries, the input has {rank - 1} spatial axes"
                 )
+    if op == "pool":
+        check_pool_padding(where, attrs)
     if op == "conv":
         for key in ("in_channels", "out_channels"):
             if attrs[key] % attrs["groups"]:
@@ -156,12 +167,13 @@ def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> Non
         raise InvalidArchitecture(
             f"{where}: attrs.output_size has {len(attrs['output_size'])} entries, expected {rank - 1}"
         )
-    if op in ("batch_norm", "linear") and rank < 1:
+    if op in ("batch_norm", "linear", "channel_shuffle") and rank < 1:
         raise InvalidArchitecture(f"{where}: the input has no axis")
     axes = {
         "reduce": attrs.get("dims"),
         "concat": [attrs.get("dim")],
         "softmax": [attrs.get("dim")],
+        "slice": [attrs.get("dim")],
     }
     for axis in axes.get(op) or []:
         if axis >= rank:
@@ -170,10 +182,43 @@ def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> Non
         raise InvalidArchitecture(f"{where}: the parts have different numbers of axes")
     if op == "pad" and (len(attrs["pads"]) % 2 or len(attrs["pads"]) > 2 * rank):
         raise InvalidArchitecture(f"{where}: attrs.pads needs a pair for each padded axis")
-    if op == "reshape" and attrs["mode"] != "flatten":
+    if op == "permute" and sorted(attrs["dims"]) != list(range(rank)):
         raise InvalidArchitecture(
-            f"{where}: attrs.mode is {shorten(attrs['mode'])}, expected 'flatten'"
+            f"{where}: attrs.dims is {shorten(attrs['dims'])}, expected an order of the {rank} axes"
         )
+    if op == "reshape":
+        _check_reshape(where, attrs, rank)
+
+
+def _check_reshape(where: str, attrs: Attrs, rank: int) -> None:
+    """Checks the attributes that the mode of a reshape needs."""
+    needed = {"merge": ("start", "end"), "split": ("dim", "sizes")}.get(attrs["mode"], ())
+    for key in needed:
+        if key not in attrs:
+            raise InvalidArchitecture(f"{where}: attrs.{key} is missing, which reshape needs")
+    if attrs["mode"] == "merge" and not attrs["start"] < attrs["end"] < rank:
+        raise InvalidArchitecture(
+            f"{where}: attrs.end is {attrs['end']}, expected more than start and less than the {rank} axes"
+        )
+    if attrs["mode"] == "split":
+        if attrs["dim"] >= rank:
+            raise InvalidArchitecture(
+                f"{where}: attrs.dim is {attrs['dim']}, the input has {rank} axes"
+            )
+        if attrs["sizes"].count(-1) != 1 or 0 in attrs["sizes"]:
+            raise InvalidArchitecture(
+                f"{where}: attrs.sizes is {shorten(attrs['sizes'])}, expected one -1 and numbers of at least 1"
+            )
+
+
+def check_pool_padding(where: str, attrs: Attrs) -> None:
+    """Checks torch's limit: at most half of the window, which dilation widens."""
+    dilation = attrs.get("dilation") or [1] * len(attrs["kernel"])
+    for kernel, padding, step in zip(attrs["kernel"], attrs["padding"], dilation, strict=True):
+        if padding > ((kernel - 1) * step + 1) // 2:
+            raise InvalidArchitecture(
+                f"{where}: attrs.padding of {padding} is more than half of the window of {kernel}"
+            )
 
 
 def check_native(where: str, value: object, depth: int = 0) -> None:

@@ -1,22 +1,25 @@
 """Which channels of a network are the same channels: the channel analysis.
 
-The channel axis of every tensor is an ordered list of *blocks* (variable, multiplicity): a convolution opens a new variable, a
+The channel axis of every tensor (see `axes.py`) is an ordered list of *blocks* (variable, multiplicity): a convolution opens a new variable, a
 concatenation joins lists, a flatten of [C, H, W] multiplies by H * W, and an addition unifies two lists. Unification is union-find with
-*refinement*: where block boundaries differ, the larger variable is split. Whatever is not understood freezes the channels it touches.
+*refinement*: where block boundaries differ, the larger variable is split. What each operation does is in `channel_rules.py`;
+whatever is not understood freezes the channels it touches.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from raysearch.architecture.axes import is_last, read_axis
+from raysearch.architecture.channel_rules import (
+    Site,
+    channel_blocks,
+    channel_pads,
+    constant,
+    is_depthwise,
+)
 from raysearch.architecture.graph import Architecture, Layer
-from raysearch.architecture.ops import Shape
 from raysearch.architecture.variables import Blocks, Variables
-
-MAX_BLOCKS = 4096
-"""A channel axis of more blocks than this is frozen instead of tracked."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +72,38 @@ class _Analyser:
     def run(self) -> ChannelAnalysis:
         architecture, variables = self.architecture, self.variables
         for position, layer in enumerate(architecture.layers):
-            slots = [self.slot(slot) for slot in layer.inputs]
-            shapes = [architecture[slot[0]].shape for slot in layer.inputs]
-            out = _RULES.get(layer.op, _unknown)(variables, layer, slots, shapes)
-            if len(out) > MAX_BLOCKS:
-                variables.freeze(out, "its channels are joined too often to follow")
-                out = _constant(variables, layer, "its channels are joined too often to follow")
-            self.inputs.append(slots[0] if slots else ())
-            self.outputs.append(out)
+            site = self.site(position, layer)
+            self.inputs.append(site.slots[0] if site.slots else ())
+            self.outputs.append(channel_blocks(variables, site))
             self.tie_shared(position, layer)
         output = self.outputs[architecture.index[architecture.output]]
         variables.freeze(output, "it is the network's output")
         return self.result()
 
+    def site(self, position: int, layer: Layer) -> Site:
+        """What a layer reads."""
+        axes, index = self.architecture.axes, self.architecture.index
+        shapes = tuple(self.architecture[slot[0]].shape for slot in layer.inputs)
+        found = [axes[index[slot[0]]] for slot in layer.inputs]
+        read = tuple(read_axis(layer, axis) for axis in found)
+        slots = []
+        for slot, own, axis, shape in zip(layer.inputs, found, read, shapes, strict=True):
+            blocks = self.slot(slot)
+            if own != axis:
+                reason = f"{layer.name} does not take it for channels"
+                self.variables.freeze(blocks, reason)
+                blocks = constant(self.variables, shape, axis, reason)
+            slots.append(blocks)
+        return Site(layer, tuple(slots), read, shapes, axes[position])
+
     def slot(self, producers: tuple[str, ...]) -> Blocks:
         """The channel axis of a slot: the axes of all its producers, unified."""
-        first, *rest = (self.outputs[self.architecture.index[name]] for name in producers)
+        index, axes = self.architecture.index, self.architecture.axes
+        first, *rest = (self.outputs[index[name]] for name in producers)
+        if len({axes[index[name]] for name in producers}) > 1:
+            for blocks in (first, *rest):
+                self.variables.freeze(blocks, "its channels are added to those of another axis")
+            return first
         for other in rest:
             first = self.variables.unify(first, other)
         return first
@@ -95,13 +114,23 @@ class _Analyser:
             first = self.owners.setdefault(entry, position)
             if first == position:
                 continue
-            if self.architecture.layers[first].op == layer.op:
+            if self.reads_alike(first, position):
                 self.variables.unify(self.inputs[first], self.inputs[position])
                 self.variables.unify(self.outputs[first], self.outputs[position])
             else:
                 for index in (first, position):
                     self.variables.freeze(self.inputs[index], "it shares a parameter")
                     self.variables.freeze(self.outputs[index], "it shares a parameter")
+
+    def reads_alike(self, first: int, second: int) -> bool:
+        """Whether two layers' weights belong to the channels in the same way."""
+        one, other = (self.architecture.layers[place] for place in (first, second))
+        if one.op != other.op:
+            return False
+        axes = self.architecture.axes
+        return is_last(one.shape, axes[first]) == is_last(other.shape, axes[second]) or (
+            one.op != "linear"
+        )
 
     def result(self) -> ChannelAnalysis:
         variables = self.variables
@@ -114,7 +143,11 @@ class _Analyser:
         producers: dict[int, dict[str, None]] = {root: {} for root in number}
         consumers: dict[int, dict[str, None]] = {root: {} for root in number}
         for layer, into, out in zip(self.architecture.layers, inputs, outputs, strict=True):
-            if layer.op in _PRODUCERS and not _is_depthwise(layer):
+            if layer.op == "linear" and not is_last(
+                layer.shape, self.architecture.axis(layer.name)
+            ):
+                continue  # its weights are those of another axis
+            if layer.op in _PRODUCERS and not is_depthwise(layer):
                 for root, _ in out:
                     producers[root][layer.name] = None
             if layer.op in _CONSUMERS:
@@ -143,151 +176,7 @@ _CONSUMERS = frozenset({"conv", "linear", "batch_norm"})
 
 def _indivisible(variables: Variables, root: int) -> str:
     fits = variables.size[root] % variables.divisor[root] == 0
-    return "" if fits else "it crosses the groups of a grouped convolution"
+    return "" if fits else "it crosses the groups of a grouped convolution or of a shuffle"
 
 
-def _is_depthwise(layer: Layer) -> bool:
-    """A convolution that handles each channel alone (one input channel is not enough to call it so)."""
-    return layer.op == "conv" and layer.attrs["groups"] == layer.attrs["in_channels"] > 1
-
-
-def _constant(variables: Variables, layer: Layer, reason: str) -> Blocks:
-    return ((variables.new(layer.shape[0], reason), 1),) if layer.shape else ()
-
-
-def _unknown(
-    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
-) -> Blocks:
-    reason = f"{layer.name} ({layer.op}) is not understood"
-    for blocks in slots:
-        variables.freeze(blocks, reason)
-    return _constant(variables, layer, reason)
-
-
-def _input(
-    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
-) -> Blocks:
-    return _constant(variables, layer, "it is the network's input")
-
-
-def _same(
-    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
-) -> Blocks:
-    if shapes[0][:1] != layer.shape[:1]:
-        return _unknown(variables, layer, slots, shapes)
-    return slots[0]
-
-
-def _conv(
-    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
-) -> Blocks:
-    attrs = layer.attrs
-    if _is_depthwise(layer):
-        multiplier = attrs["out_channels"] // attrs["in_channels"]
-        return tuple((variable, m * multiplier) for variable, m in slots[0])
-    out: Blocks = ((variables.new(attrs["out_channels"]), 1),)
-    if attrs["groups"] > 1:
-        variables.divide(slots[0], attrs["groups"])
-        variables.divide(out, attrs["groups"])
-    return out
-
-
-def _linear(
-    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
-) -> Blocks:
-    if len(layer.shape) > 1:  # it acts on the last axis, the channels are the first
-        return slots[0]
-    return ((variables.new(layer.attrs["out_features"]), 1),)
-
-
-def _reduce(
-    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
-) -> Blocks:
-    if 0 not in layer.attrs["dims"]:
-        return slots[0]
-    reason = f"{layer.name} reduces over the channels"
-    variables.freeze(slots[0], reason)
-    return _constant(variables, layer, reason)
-
-
-def _softmax(
-    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
-) -> Blocks:
-    if layer.attrs["dim"] in (0, -len(layer.shape)):
-        variables.freeze(slots[0], f"{layer.name} normalises over the channels")
-    return slots[0]
-
-
-def _broadcast(
-    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
-) -> Blocks:
-    """Operands that bring all channels are one; those that are broadcast over channels stay as they are."""
-    full: Blocks | None = None
-    for blocks, shape in zip(slots, shapes, strict=True):
-        if len(shape) < len(layer.shape) or shape[:1] != layer.shape[:1]:
-            variables.freeze(blocks, f"{layer.name} broadcasts it over the channels")
-        else:
-            full = blocks if full is None else variables.unify(full, blocks)
-    return full if full is not None else _unknown(variables, layer, slots, shapes)
-
-
-def _concat(
-    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
-) -> Blocks:
-    if layer.attrs["dim"] in (0, -len(layer.shape)):
-        return tuple(block for blocks in slots for block in blocks)
-    first = slots[0]
-    for blocks in slots[1:]:
-        first = variables.unify(first, blocks)
-    return first
-
-
-def _reshape(
-    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
-) -> Blocks:
-    if layer.attrs["mode"] != "flatten":
-        return _unknown(variables, layer, slots, shapes)
-    places = math.prod(shapes[0][1:])
-    return tuple((variable, m * places) for variable, m in slots[0])
-
-
-def channel_pads(layer: Layer) -> tuple[int, int] | None:
-    """How many channels a `pad` layer adds (before, after); None where it leaves the channels alone."""
-    pads = layer.attrs["pads"]
-    first = 2 * (len(layer.shape) - 1)
-    if len(pads) <= first or not any(pads[first : first + 2]):
-        return None
-    return pads[first], pads[first + 1]
-
-
-def _pad(
-    variables: Variables, layer: Layer, slots: Sequence[Blocks], shapes: Sequence[Shape]
-) -> Blocks:
-    added = channel_pads(layer)
-    if added is None:
-        return slots[0]
-    if layer.attrs["mode"] != "constant" or min(added) < 0:
-        return _unknown(variables, layer, slots, shapes)
-    before, after = (((variables.new(n), 1),) if n else () for n in added)
-    return (*before, *slots[0], *after)
-
-
-_Rule = Callable[[Variables, Layer, Sequence[Blocks], Sequence[Shape]], Blocks]
-_RULES: Mapping[str, _Rule] = {
-    "input": _input,
-    "identity": _same,
-    "conv": _conv,
-    "linear": _linear,
-    "batch_norm": _same,
-    "unary": _same,
-    "dropout": _same,
-    "pool": _same,
-    "adaptive_pool": _same,
-    "reduce": _reduce,
-    "add": _broadcast,
-    "binary": _broadcast,
-    "concat": _concat,
-    "reshape": _reshape,
-    "pad": _pad,
-    "softmax": _softmax,
-}
+__all__ = ["ChannelAnalysis", "ChannelVariable", "analyse", "channel_pads"]

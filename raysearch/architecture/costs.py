@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from raysearch.architecture.axes import is_last, other_axes
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.groups import ChannelMap
 from raysearch.errors import InvalidArchitecture
 
 EXACT = 2**53
+_CHUNK = 256
+"""Candidates at a time, so that the arrays stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class CostModel:
         in_fixed, out_fixed, groups: [T] float64.
         uv, v, u, fixed: [T, M] float64, the coefficients.
         layers: for each term, the layers that keep it alive.
+        single: channel numbers are whole and below 2**24, so that float32 holds them.
     """
 
     in_matrix: np.ndarray
@@ -62,6 +67,7 @@ class CostModel:
     u: np.ndarray
     fixed: np.ndarray
     layers: tuple[tuple[int, ...], ...]
+    single: bool = False
 
     @classmethod
     def of(cls, teacher: Architecture, channels: ChannelMap) -> CostModel:
@@ -74,7 +80,9 @@ class CostModel:
             raise InvalidArchitecture(
                 "the teacher's parameters or MACs exceed 2**53: take a smaller network"
             )
-        terms = [term for term in _terms(teacher) if any(map(any, _coefficients(term)))]
+        terms = [
+            term for term in _terms(teacher, channels.axes) if any(map(any, _coefficients(term)))
+        ]
         rows = np.array([term.layer for term in terms], np.int64)
         uv, v, u, fixed = (
             np.array([_coefficients(term)[k] for term in terms], np.float64).reshape(-1, 2)
@@ -91,6 +99,7 @@ class CostModel:
             u,
             fixed,
             tuple(term.layers for term in terms),
+            single=max(layer.shape[0] for layer in teacher.layers if layer.shape) < 2**24,
         )
 
     def with_column(self, shares: Sequence[float], extra: Sequence[ExtraTerm]) -> CostModel:
@@ -133,11 +142,24 @@ class CostModel:
 
     def channels(self, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Input and output channels of every term: widths [B, G] -> two [B, T] float64."""
-        exact = widths.astype(np.float64)
-        return (
-            (exact @ self.in_matrix.T + self.in_fixed) / self.groups,  # a whole number: exact
-            exact @ self.out_matrix.T + self.out_fixed,
-        )
+        matrix, fixed, in_row, out_row = self._rows
+        numbers = (widths.astype(matrix.dtype) @ matrix.T + fixed).astype(np.float64)  # [B, U]
+        into = numbers[:, in_row] / self.groups  # a whole number: exact
+        return into, numbers[:, out_row]
+
+    @cached_property
+    def _rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The U different channel numbers, few as most layers read what another one makes: [U, G], [U]; the terms' places: two [T]."""
+        numbers = np.concatenate(
+            [
+                np.column_stack([self.in_matrix, self.in_fixed]),
+                np.column_stack([self.out_matrix, self.out_fixed]),
+            ]
+        )  # [2 T, G + 1]
+        table, place = np.unique(numbers, axis=0, return_inverse=True)
+        in_row, out_row = place.reshape(2, len(self.groups))
+        table = table.astype(np.float32 if self.single else np.float64)
+        return np.ascontiguousarray(table[:, :-1]), table[:, -1], in_row, out_row
 
     def terms(self, keep: np.ndarray, widths: np.ndarray, metric: int) -> np.ndarray:
         """The value of every term: keep [B, T], widths [B, G] -> [B, T] float64."""
@@ -146,24 +168,28 @@ class CostModel:
         return keep * (u * v * uv + v * by_v + u * by_u + fixed)
 
     def totals(self, keep: np.ndarray, widths: np.ndarray, metrics: Sequence[int]) -> np.ndarray:
-        """The costs of a batch: keep [B, T], widths [B, G] -> [B, len(metrics)] float64."""
+        """The costs of a batch: keep [B, T], widths [B, G] -> [B, len(metrics)] float64; B may be 1 for one of the two."""
         columns = list(metrics)
-        u, v = self.channels(widths)
-        v = v * keep
-        total = (
-            v @ self.v[:, columns] + keep @ self.fixed[:, columns] + (u * v) @ self.uv[:, columns]
-        )
-        if self.u[:, columns].any():
-            total += (u * keep) @ self.u[:, columns]
-        return total
+        uv, by_v, by_u, fixed = (c[:, columns] for c in (self.uv, self.v, self.u, self.fixed))
+        parts = []
+        for start in range(0, max(len(keep), len(widths), 1), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            alive = keep if len(keep) == 1 else keep[chunk]
+            u, v = self.channels(widths if len(widths) == 1 else widths[chunk])
+            v = v * alive
+            total = v @ by_v + alive @ fixed + (u * v) @ uv
+            if by_u.any():
+                total += (u * alive) @ by_u
+            parts.append(total)
+        return np.concatenate(parts)
 
 
 def _coefficients(term: _Term) -> tuple[tuple[int, int], ...]:
     return term.uv, term.v, term.u, term.fixed
 
 
-def _terms(teacher: Architecture) -> list[_Term]:
-    """All terms of the teacher; parameters that several layers share are a term of their own."""
+def _terms(teacher: Architecture, axes: Sequence[int]) -> list[_Term]:
+    """All terms of the teacher, whose channel axes are given; parameters that several layers share are a term of their own."""
     calls: dict[str, list[int]] = {}
     for position, layer in enumerate(teacher.layers):
         for role in layer.param_shapes:
@@ -175,9 +201,10 @@ def _terms(teacher: Architecture) -> list[_Term]:
             for role in layer.param_shapes
         }
         own = [role for role, layers in owners.items() if layers == (position,)]
-        terms.append(_term(layer, position, (position,), own, with_macs=True))
+        axis = axes[position]
+        terms.append(_term(layer, axis, position, (position,), own, with_macs=True))
         terms += [
-            _term(layer, position, layers, [role], with_macs=False)
+            _term(layer, axis, position, layers, [role], with_macs=False)
             for role, layers in owners.items()
             if len(layers) > 1 and layers[0] == position
         ]
@@ -185,12 +212,18 @@ def _terms(teacher: Architecture) -> list[_Term]:
 
 
 def _term(
-    layer: Layer, position: int, layers: tuple[int, ...], roles: Sequence[str], *, with_macs: bool
+    layer: Layer,
+    axis: int,
+    position: int,
+    layers: tuple[int, ...],
+    roles: Sequence[str],
+    *,
+    with_macs: bool,
 ) -> _Term:
     if layer.op == "conv":
         return _conv_term(layer, position, layers, roles, with_macs)
     if layer.op == "linear":
-        return _linear_term(layer, position, layers, roles, with_macs)
+        return _linear_term(layer, axis, position, layers, roles, with_macs)
     if layer.op == "batch_norm":
         return _Term(position, layers, v=(len(roles), 0))
     params = sum(math.prod(layer.param_shapes[role]) for role in roles)
@@ -212,14 +245,21 @@ def _conv_term(
 
 
 def _linear_term(
-    layer: Layer, position: int, layers: tuple[int, ...], roles: Sequence[str], with_macs: bool
+    layer: Layer,
+    axis: int,
+    position: int,
+    layers: tuple[int, ...],
+    roles: Sequence[str],
+    with_macs: bool,
 ) -> _Term:
     attrs = layer.attrs
     weight, bias = int("weight" in roles), int("bias" in roles)
-    if len(layer.shape) == 1:
-        return _Term(position, layers, uv=(weight, int(with_macs)), v=(bias, 0))
-    size = attrs["in_features"] * attrs["out_features"]
-    places = math.prod(layer.shape[1:-1])  # the channels are the first axis, the features the last
+    places = math.prod(other_axes(layer.shape[:-1], axis))
+    if is_last(layer.shape, axis):
+        return _Term(position, layers, uv=(weight, places if with_macs else 0), v=(bias, 0))
+    size = (
+        attrs["in_features"] * attrs["out_features"]
+    )  # of the last axis; the channels are another
     return _Term(
         position,
         layers,

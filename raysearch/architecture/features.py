@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysearch.architecture.axes import other_axes
 from raysearch.architecture.edits import EditsBatch
 from raysearch.architecture.graph import Architecture
 
@@ -44,7 +45,8 @@ class FeatureMap:
         cls, teacher: Architecture, removable: np.ndarray, sizes: np.ndarray, num_pairs: int
     ) -> FeatureMap:
         """Lays the columns out."""
-        keys = [(teacher.layers[i].shape[1:], teacher.layers[i].op) for i in removable]
+        layers, axes = teacher.layers, teacher.axes
+        keys = [(other_axes(layers[i].shape, axes[i]), layers[i].op) for i in removable]
         distinct = list(dict.fromkeys(keys))
         stages = np.array([[key == stage for stage in distinct] for key in keys], np.float64)
         stages = stages.reshape(len(keys), len(distinct))

@@ -99,6 +99,17 @@ class Architecture:
         return self.layers[self.index[name]]
 
     @cached_property
+    def axes(self) -> tuple[int, ...]:
+        """The axis of every layer's output that holds its channels, see `axes.py`."""
+        from raysearch.architecture.axes import channel_axes
+
+        return channel_axes(self)
+
+    def axis(self, name: str) -> int:
+        """The channel axis of a layer's output."""
+        return self.axes[self.index[name]]
+
+    @cached_property
     def num_params(self) -> int:
         """Trainable parameters, BatchNorm's included, shared ones once."""
         sizes: dict[str, int] = {}

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysearch.architecture.axes import read_axis
 from raysearch.architecture.channels import ChannelAnalysis, ChannelVariable, channel_pads
-from raysearch.architecture.graph import Architecture
+from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.variables import Blocks
 from raysearch.errors import ConfigError
 
@@ -171,30 +172,61 @@ class ChannelMap:
     Attributes:
         into: of the first input slot.
         out: of the output.
-        before: of the channels that a `pad` layer puts before its input's (0 for all others).
+        before: of the channels that a `pad` layer puts before its input's, or that a `slice` of channels leaves out before
+            its own (0 for all others).
+        axes: the channel axis of every output.
+        read: the channel axis of the first input slot, as the layer reads it.
     """
 
     into: Affine
     out: Affine
     before: Affine
+    axes: tuple[int, ...]
+    read: tuple[int, ...]
 
 
 def channel_map(teacher: Architecture, analysis: ChannelAnalysis, grouping: Grouping) -> ChannelMap:
     """Writes every layer's channel numbers in the widths of the free groups."""
-    before = [
-        _leading(analysis, blocks, (channel_pads(layer) or (0, 0))[0] if layer.op == "pad" else 0)
-        for layer, blocks in zip(teacher.layers, analysis.outputs, strict=True)
-    ]
+    before, rest = [], []
+    for place, layer in enumerate(teacher.layers):
+        blocks, part = _leading(analysis, *_skipped(teacher, analysis, place, layer))
+        before.append(blocks)
+        rest.append(part)
+    axes = teacher.axes
+    read = tuple(
+        read_axis(layer, teacher.axis(layer.inputs[0][0]) if layer.inputs else 0)
+        for layer in teacher.layers
+    )
     return ChannelMap(
         _affine(analysis.inputs, analysis, grouping),
         _affine(analysis.outputs, analysis, grouping),
-        _affine(before, analysis, grouping),
+        _affine(before, analysis, grouping, rest),
+        axes,
+        read,
     )
 
 
-def _affine(lists: Sequence[Blocks], analysis: ChannelAnalysis, grouping: Grouping) -> Affine:
+def _skipped(
+    teacher: Architecture, analysis: ChannelAnalysis, place: int, layer: Layer
+) -> tuple[Blocks, int]:
+    """The axis, and how many of its first channels are not the layer's input (pad) or output (slice)."""
+    axis = teacher.axes[place]
+    if layer.op == "pad":
+        return analysis.outputs[place], (channel_pads(layer, axis) or (0, 0))[0]
+    if layer.op == "slice" and layer.attrs["dim"] == axis:
+        return analysis.inputs[place], layer.attrs["start"]
+    return (), 0
+
+
+def _affine(
+    lists: Sequence[Blocks],
+    analysis: ChannelAnalysis,
+    grouping: Grouping,
+    rest: Sequence[int] = (),
+) -> Affine:
     matrix = np.zeros((len(lists), len(grouping.free)), np.int64)
     fixed = np.zeros(len(lists), np.int64)
+    fixed[: len(rest)] = rest
     for row, blocks in enumerate(lists):
         for variable, multiplicity in blocks:
             group = grouping.group_of[variable]
@@ -205,9 +237,11 @@ def _affine(lists: Sequence[Blocks], analysis: ChannelAnalysis, grouping: Groupi
     return Affine(matrix, fixed)
 
 
-def _leading(analysis: ChannelAnalysis, blocks: Blocks, channels: int) -> Blocks:
-    """The first blocks, as many as hold that many of the teacher's channels."""
-    for count in range(len(blocks) + 1):
-        if sum(analysis.variables[v].size * m for v, m in blocks[:count]) >= channels:
-            return blocks[:count]
-    return blocks
+def _leading(analysis: ChannelAnalysis, blocks: Blocks, channels: int) -> tuple[Blocks, int]:
+    """The first blocks that fit into that many of the teacher's channels, and what is left of these (within a frozen block)."""
+    for count, (variable, multiplicity) in enumerate(blocks):
+        width = analysis.variables[variable].size * multiplicity
+        if width > channels:
+            return blocks[:count], channels
+        channels -= width
+    return blocks, channels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from raysearch.architecture.axes import other_axes
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.groups import Affine, ChannelMap
 from raysearch.architecture.view import view
@@ -13,14 +14,15 @@ REMOVABLE_OPS = frozenset({"conv", "linear", "batch_norm", "unary", "dropout", "
 _Symbolic = tuple[bytes, int, tuple[int, ...]]
 
 
-def _symbolic(affine: Affine, place: int, shape: tuple[int, ...]) -> _Symbolic:
-    """A shape written in the widths: the channels' row, their fixed part, and the other axes."""
-    return affine.matrix[place].tobytes(), int(affine.fixed[place]), (len(shape), *shape[1:])
+def _symbolic(affine: Affine, place: int, axis: int, shape: tuple[int, ...]) -> _Symbolic:
+    """A shape written in the widths: the channels' row, their fixed part, their axis, and the other axes."""
+    others = (len(shape), axis, *other_axes(shape, axis))
+    return affine.matrix[place].tobytes(), int(affine.fixed[place]), others
 
 
 def _in_shapes(teacher: Architecture, channels: ChannelMap) -> list[_Symbolic | None]:
     return [
-        _symbolic(channels.into, place, teacher[layer.inputs[0][0]].shape)
+        _symbolic(channels.into, place, channels.read[place], teacher[layer.inputs[0][0]].shape)
         if len(layer.inputs) == 1
         else None
         for place, layer in enumerate(teacher.layers)
@@ -29,7 +31,8 @@ def _in_shapes(teacher: Architecture, channels: ChannelMap) -> list[_Symbolic | 
 
 def _out_shapes(teacher: Architecture, channels: ChannelMap) -> list[_Symbolic]:
     return [
-        _symbolic(channels.out, place, layer.shape) for place, layer in enumerate(teacher.layers)
+        _symbolic(channels.out, place, channels.axes[place], layer.shape)
+        for place, layer in enumerate(teacher.layers)
     ]
 
 

@@ -15,7 +15,11 @@ Attributes by operation
     add           one slot for each term
     binary        fn ("mul", "sub", "div", ...), one slot for each operand
     concat        dim, one slot for each part
-    reshape       mode ("flatten": [C, *S] -> [C * prod(S)])
+    slice         dim, start, stop, step: the places start, start + step, ... below stop of one axis
+    reshape       mode: "flatten" makes all axes one; "merge" the axes start..end; "split" replaces axis dim by sizes, of which
+                  one is -1 and follows from the others (so that no channel number stands here)
+    permute       dims (the source of every axis), contiguous (whether the values are copied into the new order)
+    channel_shuffle groups: [g * n, ...] -> the transpose of [g, n, ...], as in ShuffleNet
     pad           pads (pairs, last axis first, as in torch.nn.functional.pad), mode, value
     softmax       dim, log
     identity      (none): a removed layer, or a named sum
@@ -116,8 +120,41 @@ def _concat_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
     return (*shapes[0][:dim], sum(shape[dim] for shape in shapes), *shapes[0][dim + 1 :])
 
 
+def _slice_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    dim, start, stop, step = (attrs[key] for key in ("dim", "start", "stop", "step"))
+    size = shapes[0][dim]
+    if not start < stop <= size:
+        raise InvalidArchitecture(
+            f"the slice {start}:{stop} does not lie in the {size} that arrive"
+        )
+    return (*shapes[0][:dim], -(-(stop - start) // step), *shapes[0][dim + 1 :])
+
+
 def _reshape_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
-    return (math.prod(shapes[0]),)
+    shape = shapes[0]
+    if attrs["mode"] == "flatten":
+        return (math.prod(shape),)
+    if attrs["mode"] == "merge":
+        start, end = attrs["start"], attrs["end"]
+        return (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+    dim = attrs["dim"]
+    known = math.prod(size for size in attrs["sizes"] if size > 0)
+    if shape[dim] % known:
+        raise InvalidArchitecture(f"{shape[dim]} does not divide into the sizes {attrs['sizes']}")
+    sizes = (shape[dim] // known if size < 0 else size for size in attrs["sizes"])
+    return (*shape[:dim], *sizes, *shape[dim + 1 :])
+
+
+def _permute_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    return tuple(shapes[0][dim] for dim in attrs["dims"])
+
+
+def _shuffle_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    if shapes[0][0] % attrs["groups"]:
+        raise InvalidArchitecture(
+            f"groups is {attrs['groups']}, which does not divide the {shapes[0][0]} channels that arrive"
+        )
+    return shapes[0]
 
 
 def _pad_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
@@ -217,7 +254,10 @@ OPS: Mapping[str, Op] = {
     "add": Op(_broadcast_shape),
     "binary": Op(_broadcast_shape, ("fn",)),
     "concat": Op(_concat_shape, ("dim",)),
+    "slice": Op(_slice_shape, ("dim", "start", "stop", "step"), is_view=True),
     "reshape": Op(_reshape_shape, ("mode",), is_view=True),
+    "permute": Op(_permute_shape, ("dims", "contiguous"), is_view=True),
+    "channel_shuffle": Op(_shuffle_shape, ("groups",)),
     "pad": Op(_pad_shape, ("pads", "mode", "value")),
     "softmax": Op(_same, ("dim", "log")),
 }

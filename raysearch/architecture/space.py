@@ -15,6 +15,7 @@ import numpy as np
 from raysearch.architecture.apply import apply_edits
 from raysearch.architecture.budget import METRICS, resolve_budget
 from raysearch.architecture.channels import analyse
+from raysearch.architecture.compact import CompactBatch, CompactEncoder
 from raysearch.architecture.costs import CostModel
 from raysearch.architecture.edits import Edits, EditsBatch, pad_columns
 from raysearch.architecture.encoding import BatchEncoder
@@ -256,6 +257,13 @@ class SearchSpace:
         full = self._conform(batch)
         return self._encoder.encode(self._drop_inactive(full), n_max=n_max, types=types)
 
+    def encode_compact(self, batch: EditsBatch) -> CompactBatch:
+        """The same as `encode` in a form that is linear in layers and edits: for thousands (see `compact.py`)."""
+        active = self._drop_inactive(self._conform(batch))
+        return self._compact_encoder(
+            active.remove, active.widths, active.skip_rows, active.skip_pairs
+        )
+
     def features(self, batch: EditsBatch) -> np.ndarray:
         """Hand-made features for a Gaussian process: [n, D] float32, of about unit range; `feature_blocks` names the columns."""
         full = self._conform(batch)
@@ -277,6 +285,10 @@ class SearchSpace:
     @cached_property
     def _encoder(self) -> BatchEncoder:
         return BatchEncoder.of(self.teacher, self._channels, self.skip_pairs)
+
+    @cached_property
+    def _compact_encoder(self) -> CompactEncoder:
+        return CompactEncoder.of(self._encoder)
 
     @cached_property
     def _features(self) -> FeatureMap:

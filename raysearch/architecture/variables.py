@@ -73,6 +73,28 @@ class Variables:
         left, right = (self.new(n, self.frozen[root], self.divisor[root]) for n in sizes)
         self.parts[root] = (left, right)
 
+    def length(self, blocks: Blocks) -> int:
+        """How many channels an axis has."""
+        return sum(self.size[variable] * multiplicity for variable, multiplicity in blocks)
+
+    def cut(self, blocks: Blocks, place: int) -> tuple[Blocks, Blocks] | None:
+        """The axis in two at a place, splitting the variable that stands there; None inside one channel's repetitions."""
+        blocks = self.resolve(blocks)
+        for index, (root, multiplicity) in enumerate(blocks):
+            width = self.size[root] * multiplicity
+            if place >= width:
+                place -= width
+                continue
+            if place == 0:
+                return blocks[:index], blocks[index:]
+            if place % multiplicity:
+                return None
+            self.split(root, place // multiplicity)
+            left, right = self.cut(blocks[index : index + 1], place) or ((), ())
+            rest = self.resolve(blocks[index + 1 :])  # the same variable may stand there too
+            return (*self.resolve(blocks[:index]), *left), (*right, *rest)
+        return blocks, ()
+
     def union(self, left: int, right: int) -> None:
         """Makes two representatives of one size one."""
         keep, drop = min(left, right), max(left, right)

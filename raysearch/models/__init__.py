@@ -7,7 +7,9 @@ from raysearch.models.build import build, num_parameters
 from raysearch.models.weights import load_weights
 
 if TYPE_CHECKING:
+    from raysearch.models.calibration import recalibrate
     from raysearch.models.export import export_student
+    from raysearch.models.keep import keep_sets
     from raysearch.models.teachers import check_forward, load_teacher
     from raysearch.models.tracing import trace
 
@@ -15,9 +17,11 @@ __all__ = [
     "build",
     "check_forward",
     "export_student",
+    "keep_sets",
     "load_teacher",
     "load_weights",
     "num_parameters",
+    "recalibrate",
     "trace",
 ]
 
@@ -27,7 +31,9 @@ __getattr__ = lazy_names(
     {
         "check_forward": "teachers",
         "export_student": "export",
+        "keep_sets": "keep",
         "load_teacher": "teachers",
+        "recalibrate": "calibration",
         "trace": "tracing",
     },
 )

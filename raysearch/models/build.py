@@ -47,8 +47,7 @@ def build(
     slices = plan(architecture, shapes, keep) if inherit_from is not None else {}
     like = next((t for t in state.values() if t.is_floating_point()), None)
     complete = {
-        name: all(part.is_complete(shapes[part.key]) for part in parts.values())
-        for name, parts in slices.items()
+        name: _is_complete(architecture[name], parts, shapes) for name, parts in slices.items()
     }
     root = nn.Module()
     graph = _wire(architecture, root, complete)
@@ -56,6 +55,14 @@ def build(
         root.to(like.device, like.dtype)
     _load(architecture, root, state, slices)
     return fx.GraphModule(root, graph, class_name="Network")
+
+
+def _is_complete(
+    layer: Layer, parts: Mapping[str, Slice], shapes: Mapping[str, tuple[int, ...]]
+) -> bool:
+    """Whether all of a layer's state comes from the teacher's."""
+    ours = {**layer.param_shapes, **layer.buffer_shapes}
+    return all(part.is_complete(shapes[part.key], ours[role]) for role, part in parts.items())
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -155,7 +162,8 @@ def _call(
     if call is None:
         call = function_call(layer)
         tensors = (tuple(slots),) if call.packed else tuple(slots)
-        return graph.call_function(call.resolve(), (*tensors, *call.args), dict(call.kwargs))
+        made = graph.call_function(call.resolve(), (*tensors, *call.args), dict(call.kwargs))
+        return graph.call_method(call.method, (made,)) if call.method else made
     path = module_path(layer)
     if path is not None and modules[path] == call:
         if type(_at(root, path)) is not call.resolve():

@@ -93,12 +93,14 @@ class Call:
         function: "nn.Conv2d", "F.relu", "torch.cat", ...
         args, kwargs: the arguments after the tensors.
         packed: the tensors are handed over as one tuple.
+        method: a method without arguments that is called on the result; "" where none is.
     """
 
     function: str
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     packed: bool = False
+    method: str = ""
 
     def resolve(self) -> Callable[..., Any]:
         """The function itself."""
@@ -246,6 +248,29 @@ def _softmax(layer: Layer) -> Call:
     return Call(name, kwargs={"dim": layer.attrs["dim"] + 1})
 
 
+def _slice(layer: Layer) -> Call:
+    a = layer.attrs
+    if a["step"] == 1:
+        return Call("torch.narrow", (a["dim"] + 1, a["start"], a["stop"] - a["start"]))
+    places = [slice(None)] * (a["dim"] + 1) + [slice(a["start"], a["stop"], a["step"])]
+    return Call("operator.getitem", (tuple(places),))
+
+
+def _reshape(layer: Layer) -> Call:
+    a = layer.attrs
+    if a["mode"] == "flatten":
+        return Call("torch.flatten", (1,))
+    if a["mode"] == "merge":
+        return Call("torch.flatten", (a["start"] + 1, a["end"] + 1))
+    return Call("torch.unflatten", (a["dim"] + 1, tuple(a["sizes"])))
+
+
+def _permute(layer: Layer) -> Call:
+    dims = (0, *(dim + 1 for dim in layer.attrs["dims"]))
+    method = "contiguous" if layer.attrs["contiguous"] else ""
+    return Call("torch.permute", (dims,), method=method)
+
+
 _MODULES: Mapping[str, Callable[[Layer], Call]] = {
     "conv": _conv,
     "linear": _linear,
@@ -261,7 +286,10 @@ _FUNCTIONS: Mapping[str, Callable[[Layer], Call]] = {
     "adaptive_pool": _adaptive_pool,
     "reduce": _reduce,
     "concat": _concat,
-    "reshape": lambda _: Call("torch.flatten", (1,)),
+    "slice": _slice,
+    "reshape": _reshape,
+    "permute": _permute,
+    "channel_shuffle": lambda layer: Call("F.channel_shuffle", (layer.attrs["groups"],)),
     "pad": _pad,
     "softmax": _softmax,
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from raysearch.architecture.axes import is_last
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.ops import Shape
 from raysearch.models.provenance import FRESH, Context, Keep, Origin, follow, identity, is_depthwise
@@ -40,8 +41,7 @@ class Slice:
         columns = (
             np.arange(target.shape[1]) if self.columns is None and target.ndim > 1 else self.columns
         )
-        if target.shape[2:] != source.shape[2:]:
-            return  # another kernel size: nothing to take over
+        target, source = _centres(target, source)
         if columns is None:
             _copy_rows(target, source, self.rows)
         elif _is_prefix(self.rows, source.shape[0]) and _is_prefix(columns, source.shape[1]):
@@ -49,10 +49,12 @@ class Slice:
         else:
             _copy_grid(target, source, self.rows, columns)
 
-    def is_complete(self, source: Shape) -> bool:
-        """Whether every entry comes from the teacher's tensor of shape `source`."""
+    def is_complete(self, source: Shape, target: Shape) -> bool:
+        """Whether every entry of our tensor of shape `target` comes from the teacher's of shape `source`."""
         if self.rows is None:
-            return True
+            return target == source
+        if any(ours > theirs for ours, theirs in zip(target[2:], source[2:], strict=True)):
+            return False
         sides = [(self.rows, source[0])]
         if self.columns is not None:
             sides.append((self.columns, source[1]))
@@ -83,27 +85,30 @@ def _conv_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[st
     teacher = context.teacher_shape("weight")
     groups = context.layer.attrs["groups"]
     columns = arriving.channels
-    if is_depthwise(context.layer, teacher):
+    if is_depthwise(context.layer, teacher, arriving.total):
         columns = np.zeros(1, np.int64)
     elif groups > 1:
-        columns = _local_columns(arriving, groups, teacher[1], len(leaving.channels))
+        columns = _local_columns(arriving, leaving, groups, teacher)
     return _with_bias(context, Slice(context.key("weight"), leaving.channels, columns), leaving)
 
 
-def _local_columns(arriving: Origin, groups: int, width: int, rows: int) -> np.ndarray:
-    """[rows, C / groups]: a row of group g reads the channels of its own group, counted within it."""
-    local = arriving.channels.reshape(groups, -1) - np.arange(groups)[:, None] * width
-    local = np.where((local < 0) | (local >= width), FRESH, local)
-    return np.repeat(local, rows // groups, axis=0)
+def _local_columns(arriving: Origin, leaving: Origin, groups: int, teacher: Shape) -> np.ndarray:
+    """[R, C / groups]: the inputs of a row's group, counted within the teacher's group that the row comes from."""
+    rows, width = teacher[:2]
+    per_group = max(1, rows * width // arriving.total)  # the teacher's rows in a group
+    ours = np.repeat(arriving.channels.reshape(groups, -1), len(leaving.channels) // groups, axis=0)
+    local = ours - (leaving.channels // per_group * width)[:, None]
+    return np.where((ours < 0) | (local < 0) | (local >= width), FRESH, local)
 
 
 def _linear_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
     attrs = context.layer.attrs
-    if (
-        len(context.layer.shape) > 1
-    ):  # acts on an axis whose provenance is not followed: as it stands
+    if not is_last(context.layer.shape, context.axis):  # another axis: as it stands
         leaving, arriving = identity(attrs["out_features"]), identity(attrs["in_features"])
-    weight = Slice(context.key("weight"), leaving.channels, arriving.channels)
+    columns = arriving.channels
+    if arriving.total != context.teacher_shape("weight")[1]:
+        columns = np.full(attrs["in_features"], FRESH)  # bound to features that the teacher lacks
+    weight = Slice(context.key("weight"), leaving.channels, columns)
     return _with_bias(context, weight, leaving)
 
 
@@ -132,6 +137,15 @@ _SLICERS: Mapping[str, Callable[[Context, Origin, Origin], dict[str, Slice]]] = 
     "linear": _linear_slices,
     "batch_norm": _norm_slices,
 }
+
+
+def _centres(target: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both restricted to the window that two kernels of different sizes share when their centres lie on each other."""
+    for axis in range(2, target.ndim):
+        shared = min(target.shape[axis], source.shape[axis])
+        target = target.narrow(axis, (target.shape[axis] - shared) // 2, shared)
+        source = source.narrow(axis, (source.shape[axis] - shared) // 2, shared)
+    return target, source
 
 
 def _is_prefix(index: np.ndarray, size: int) -> bool:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysearch.architecture.axes import is_last, read_axis
+from raysearch.architecture.channels import channel_pads
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import Shape
 from raysearch.errors import WeightsError
 
-Keep = Mapping[str, Sequence[int]]
+Keep = Mapping[str, Sequence[int] | np.ndarray]
 """Layer name -> the teacher's channels that its outputs are."""
 
 FRESH = -1
@@ -25,7 +27,7 @@ FRESH = -1
 
 @dataclass(frozen=True)
 class Origin:
-    """The provenance of a tensor's first axis.
+    """The provenance of a tensor's channels, which are on the axis that `Architecture.axes` tells.
 
     Attributes:
         channels: [C] the teacher's channel of each of ours, or `FRESH`.
@@ -44,16 +46,32 @@ def follow(
     Args:
         architecture: the student (or the teacher itself).
         shapes: the shapes of the teacher's state by name.
-        keep: the teacher's channels that a layer's outputs are; default: the first ones, within each block where a grouped
-            convolution divides the channels into blocks.
+        keep: the teacher's channels that a layer's outputs are, for any layers (`keep_sets` names all); default: what follows from
+            the layers before, and of new channels the first ones, within each block where a grouped convolution divides the
+            channels into blocks.
+
+    Raises:
+        WeightsError: the teacher lacks a tensor, or `keep` lists another number of channels than a layer has.
     """
     origins: dict[str, Origin] = {}
     blocks = _blocks(architecture, shapes)
     for layer in architecture.layers:
-        arriving = [_merge([origins[name] for name in slot]) for slot in layer.inputs]
+        arriving = [_read(architecture, layer, slot, origins) for slot in layer.inputs]
         context = Context(layer, architecture, shapes, keep, blocks.get(layer.name, 1))
-        origins[layer.name] = _RULES.get(layer.op, _pass)(context, arriving)
+        leaving = _RULES.get(layer.op, _pass)(context, arriving)
+        origins[layer.name] = _chosen(layer, keep, leaving) if layer.name in keep else leaving
         yield context, arriving, origins[layer.name]
+
+
+def _read(
+    architecture: Architecture, layer: Layer, slot: tuple[str, ...], origins: Mapping[str, Origin]
+) -> Origin:
+    """What arrives in a slot, of the axis that the layer takes for the channels."""
+    found = architecture.axis(slot[0])
+    axis = read_axis(layer, found)
+    if axis != found:
+        return identity(architecture[slot[0]].shape[axis])
+    return _merge([origins[name] for name in slot])
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,16 @@ class Context:
     shapes: Mapping[str, Shape]
     keep: Keep
     blocks: int
+
+    @property
+    def axis(self) -> int:
+        """The channel axis of the output."""
+        return self.architecture.axis(self.layer.name)
+
+    @property
+    def size(self) -> int:
+        """The output's channels."""
+        return self.layer.shape[self.axis] if self.layer.shape else 1
 
     def key(self, role: str) -> str:
         """The state's name of a role."""
@@ -88,6 +116,10 @@ class Context:
         """The shape of what arrives in a slot."""
         return self.architecture[self.layer.inputs[slot][0]].shape
 
+    def input_axis(self, slot: int = 0) -> int:
+        """The axis of a slot that the layer takes for the channels."""
+        return read_axis(self.layer, self.architecture.axis(self.layer.inputs[slot][0]))
+
 
 def _merge(origins: Sequence[Origin]) -> Origin:
     """A sum's provenance: the first producer's, completed by the others."""
@@ -106,7 +138,7 @@ def identity(size: int) -> Origin:
 
 def _pass(context: Context, arriving: Sequence[Origin]) -> Origin:
     """Element-wise operations and windows keep channels; of several operands the widest ones count."""
-    size = context.layer.shape[0] if context.layer.shape else 1
+    size = context.size
     matching = [origin for origin in arriving if len(origin.channels) == size]
     return _merge(matching) if matching else identity(size)
 
@@ -114,23 +146,40 @@ def _pass(context: Context, arriving: Sequence[Origin]) -> Origin:
 def _new_channels(context: Context, arriving: Sequence[Origin]) -> Origin:
     layer = context.layer
     total = context.teacher_shape("weight")[0]
-    size = layer.shape[0]
-    if layer.op == "linear" and len(layer.shape) > 1:
+    size = context.size
+    if layer.op == "linear" and not is_last(layer.shape, context.axis):
         return arriving[0]
-    if layer.name in context.keep:
-        return Origin(np.asarray(context.keep[layer.name], np.int64), total)
-    if is_depthwise(layer, context.teacher_shape("weight")):
+    if is_depthwise(layer, context.teacher_shape("weight"), arriving[0].total):
         return _depthwise(arriving[0], size, total)
     return Origin(_prefix(size, total, context.blocks), total)
 
 
-def is_depthwise(layer: Layer, teacher: Shape) -> bool:
-    """Whether each group of a convolution reads one channel, in the teacher of weight shape `teacher`."""
-    return layer.op == "conv" and layer.attrs["groups"] > 1 and teacher[1] == 1
+def _chosen(layer: Layer, keep: Keep, leaving: Origin) -> Origin:
+    """What `keep` says of a layer's output; channels beyond the teacher's are fresh."""
+    channels = np.asarray(keep[layer.name], np.int64)
+    if channels.shape != (layer.shape[0],):
+        raise WeightsError(
+            f"keep lists {channels.size} channels for layer {layer.name!r}, which has {layer.shape[0]}; "
+            "list the teacher's channel of each"
+        )
+    return Origin(channels, leaving.total)
+
+
+def is_depthwise(layer: Layer, teacher: Shape, total: int = 1) -> bool:
+    """Whether each group of a convolution reads one channel, in the teacher of weight shape `teacher`.
+
+    Args:
+        total: how many channels the teacher's reads; of one that is left with a single channel only this tells.
+    """
+    if layer.op != "conv" or teacher[1] != 1:
+        return False
+    return layer.attrs["groups"] > 1 or (layer.attrs["in_channels"] == 1 and total > 1)
 
 
 def _depthwise(arriving: Origin, size: int, total: int) -> Origin:
     ours, theirs = size // len(arriving.channels), total // arriving.total
+    if ours != theirs:  # another tensor arrives than in the teacher
+        return Origin(np.arange(size), total)
     grid = arriving.channels[:, None] * theirs + np.arange(ours)  # [C, ours]
     return Origin(np.where(arriving.channels[:, None] < 0, FRESH, grid).ravel(), total)
 
@@ -144,7 +193,7 @@ def _prefix(size: int, total: int, blocks: int) -> np.ndarray:
 
 
 def _concat(context: Context, arriving: Sequence[Origin]) -> Origin:
-    if context.layer.attrs["dim"] != 0:
+    if context.layer.attrs["dim"] != context.axis:
         return _merge(arriving)
     starts = np.cumsum([0, *(origin.total for origin in arriving)])
     parts = [
@@ -154,25 +203,58 @@ def _concat(context: Context, arriving: Sequence[Origin]) -> Origin:
     return Origin(np.concatenate(parts), int(starts[-1]))
 
 
-def _flatten(context: Context, arriving: Sequence[Origin]) -> Origin:
-    space = math.prod(context.input_shape()[1:])
-    channels = arriving[0].channels[:, None]
-    grid = channels * space + np.arange(space)  # [C, H * W]
-    return Origin(np.where(channels < 0, FRESH, grid).ravel(), arriving[0].total * space)
+def _reshape(context: Context, arriving: Sequence[Origin]) -> Origin:
+    attrs, axis, shape = context.layer.attrs, context.input_axis(), context.input_shape()
+    if attrs["mode"] == "split":
+        return _split(context, arriving[0]) if attrs["dim"] == axis else arriving[0]
+    whole = attrs["mode"] == "flatten"
+    start, end = (0, len(shape) - 1) if whole else (attrs["start"], attrs["end"])
+    if not start <= axis <= end:
+        return arriving[0]
+    before, after = math.prod(shape[start:axis]), math.prod(shape[axis + 1 : end + 1])
+    channels, total = arriving[0].channels[None, :, None], arriving[0].total
+    places = np.arange(before)[:, None, None] * total + channels
+    grid = places * after + np.arange(after)  # [before, C, after]
+    return Origin(np.where(channels < 0, FRESH, grid).ravel(), before * total * after)
+
+
+def _split(context: Context, arriving: Origin) -> Origin:
+    """[a * c * b] -> [a, c, b]: what the first of the a parts holds; unknown where its channels are not runs of b."""
+    sizes = list(context.layer.attrs["sizes"])
+    place = sizes.index(-1)
+    before, after = math.prod(sizes[:place]), math.prod(sizes[place + 1 :])
+    first = arriving.channels[: len(arriving.channels) // before].reshape(-1, after)
+    runs = (first == first[:, :1] + np.arange(after)).all(axis=1) & (first[:, 0] % after == 0)
+    total = arriving.total // (before * after)
+    known = runs & (first[:, 0] >= 0) & (first[:, 0] < total * after)
+    return Origin(np.where(known, first[:, 0] // after, FRESH), total)
+
+
+def _slice(context: Context, arriving: Sequence[Origin]) -> Origin:
+    """The first channels of the part: where it begins in the teacher's tensor only `keep` can tell."""
+    return identity(context.size) if context.layer.attrs["dim"] == context.axis else arriving[0]
+
+
+def _shuffle(context: Context, arriving: Sequence[Origin]) -> Origin:
+    """The student's own transposition of [g, n], of channels that the teacher's has put elsewhere."""
+    groups, origin = context.layer.attrs["groups"], arriving[0]
+    ours = origin.channels.reshape(groups, -1).T.ravel()
+    width = max(origin.total // groups, 1)
+    theirs = ours % width * groups + ours // width
+    return Origin(np.where(ours < 0, FRESH, theirs), origin.total)
 
 
 def _reduce(context: Context, arriving: Sequence[Origin]) -> Origin:
-    shape = context.layer.shape
-    if 0 not in context.layer.attrs["dims"]:
+    if context.input_axis() not in context.layer.attrs["dims"]:
         return arriving[0]
-    return identity(shape[0] if shape else 1)
+    return identity(context.size)
 
 
 def _pad(context: Context, arriving: Sequence[Origin]) -> Origin:
     """Exact where the whole of the teacher's tensor arrives; else unknown, so that a sum takes its other terms' channels."""
-    if len(context.layer.attrs["pads"]) // 2 < len(context.layer.shape):
+    if channel_pads(context.layer, context.axis) is None:
         return arriving[0]
-    size = context.layer.shape[0]
+    size = context.size
     whole = len(arriving[0].channels) == arriving[0].total
     return identity(size) if whole else Origin(np.full(size, FRESH), size)
 
@@ -181,7 +263,9 @@ _RULES: Mapping[str, Callable[[Context, Sequence[Origin]], Origin]] = {
     "conv": _new_channels,
     "linear": _new_channels,
     "concat": _concat,
-    "reshape": _flatten,
+    "reshape": _reshape,
+    "slice": _slice,
+    "channel_shuffle": _shuffle,
     "reduce": _reduce,
     "pad": _pad,
 }

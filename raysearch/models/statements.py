@@ -122,8 +122,17 @@ def _expression(
     if infix and len(operands) + len(call.args) == 2 and not call.kwargs:
         parts = [*map(_atom, operands), *map(value_text, call.args)]
         return f" {infix} ".join(parts), (), ""
+    if call.function == "operator.getitem":
+        return f"{_atom(operands[0])}[", tuple(map(_place_text, call.args[0])), "]"
     tensors = (("(", tuple(operands), ")"),) if call.packed else tuple(operands)
-    return f"{call.function}(", (*tensors, *arguments(call)), ")"
+    tail = f").{call.method}()" if call.method else ")"
+    return f"{call.function}(", (*tensors, *arguments(call)), tail
+
+
+def _place_text(place: slice) -> str:
+    """What stands between the brackets for one axis."""
+    ends = ("" if end is None else str(end) for end in (place.start, place.stop))
+    return ":".join([*ends, *([] if place.step is None else [str(place.step)])])
 
 
 def _weighted(layer: Layer, operands: Sequence[str]) -> Expression:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from ray import tune
@@ -12,6 +13,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from raysearch import load_config, prepare
 from raysearch.cluster import TrialResources
 from raysearch.models import build
+from raysearch.models.keep import keep_sets
+from raysearch.models.scores import load_scores, save_scores
 from raysearch.objective import Measurement, f_reward
 from raysearch.teaching import make_context
 from searchers import RandomSearch
@@ -156,6 +159,55 @@ class TestTrial:
         expected = build(student, inherit_from=problem.teacher).state_dict()
         found = trainable._training.module.state_dict()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+    @pytest.mark.parametrize("stage", ["search", "uniform", "finish"])
+    def test_the_channels_that_a_ranking_prefers_are_inherited(
+        self, problem, context, architectures, stage, tmp_path
+    ):
+        ranked = dataclasses.replace(problem, config=with_inherit(problem, "taylor"))
+        resources = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
+        shared = make_context(ranked, {"accuracy": 0.9}, resources, scores_folder=tmp_path)
+        trainable = trial(shared, architectures[0], stage=stage)
+        trainable._begin()
+        student = context.search_space.apply(architectures[0])
+        scores = load_scores(tmp_path / "importance-taylor.safetensors", problem.architecture)
+        keep = keep_sets(student, problem.architecture, scores)
+        expected = build(student, inherit_from=problem.teacher, keep=keep).state_dict()
+        found = trainable._training.module.state_dict()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        first = build(student, inherit_from=problem.teacher).state_dict()
+        assert not all(torch.equal(found[name], first[name]) for name in first)
+
+    def test_inheriting_nothing_initialises_afresh(self, problem, architectures):
+        alone = dataclasses.replace(problem, config=with_inherit(problem, "none"))
+        resources = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
+        shared = make_context(alone, {"accuracy": 0.9}, resources)
+        trainable = trial(shared, architectures[0])
+        trainable._begin()
+        theirs = problem.teacher.state_dict()
+        for name, weight in trainable._training.module.named_parameters():
+            if weight.ndim > 1:
+                assert torch.isin(weight, theirs[name]).float().mean() < 0.01, name
+
+
+def with_inherit(problem, ranking):
+    """The problem's configuration with another choice of inherited channels."""
+    distill = problem.config.distill.model_copy(update={"inherit": ranking})
+    finish = problem.config.finish.model_copy(update={"init": "inherit"})
+    return problem.config.model_copy(update={"distill": distill, "finish": finish})
+
+
+def test_scores_that_a_run_has_left_are_used_again(problem, tmp_path):
+    """A resumed run continues with the channels that it began with."""
+    ranked = dataclasses.replace(problem, config=with_inherit(problem, "l1"))
+    resources = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
+    first = make_context(ranked, {"accuracy": 0.9}, resources, scores_folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["importance-l1.safetensors"]
+    turned = [values[::-1].copy() for values in first.channel_scores]
+    save_scores(tmp_path / "importance-l1.safetensors", problem.architecture, turned)
+    again = make_context(ranked, {"accuracy": 0.9}, resources, scores_folder=tmp_path)
+    for ours, stored in zip(again.channel_scores, turned, strict=True):
+        assert np.array_equal(ours, stored)
 
 
 @pytest.mark.usefixtures("ray_cluster")

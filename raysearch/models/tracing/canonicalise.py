@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,9 +14,12 @@ from torch import fx, nn
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import OPS, Shape
 from raysearch.errors import InvalidArchitecture, UnsupportedTeacher
+from raysearch.models.calls import BINARY
 from raysearch.models.tracing.capture import Capture, is_in_place, module_label
+from raysearch.models.tracing.moves import COPIES, MOVES, PARTED, RESHAPES, part, parted, shuffled
 from raysearch.models.tracing.rules import (
     ALIASES,
+    EXPANSIONS,
     RULES,
     SAME_IF_SAME_TYPE,
     Call,
@@ -55,6 +58,12 @@ class _Reading:
     layers: list[_Found] = field(default_factory=list)
     holder: dict[fx.Node, int] = field(default_factory=dict)  # the layer whose output a node is
 
+    def shape(self, position: int) -> Shape:
+        """The output shape of a layer without the batch; -1 is the input."""
+        if position >= 0:
+            return self.layers[position].shape
+        return tuple(int(size) for size in shape_of(self.capture.input)[1:])
+
 
 def canonicalise(captured: Capture, module: nn.Module, input_shape: Shape) -> Architecture:
     """Turns a capture into an `Architecture`.
@@ -83,6 +92,13 @@ def canonicalise(captured: Capture, module: nn.Module, input_shape: Shape) -> Ar
 def _read_node(reading: _Reading, node: fx.Node) -> None:
     path, kind, visit = _place(node)
     where = module_label(path, kind)
+    several = parted(node)
+    if several is not None and several.args[0] in reading.holder:
+        call = bind(several, where)
+        position = _emit(reading, call, part(call, node), path, kind, visit)
+        _check_shape(reading, call, node, position)
+        reading.holder[node] = position
+        return
     if node.target is operator.getitem and node.args[0] in reading.holder:
         if node.args[1] == 0:
             reading.holder[node] = reading.holder[node.args[0]]  # type: ignore[index]
@@ -95,12 +111,12 @@ def _read_node(reading: _Reading, node: fx.Node) -> None:
         return  # arithmetic with sizes
     call = bind(node, where)
     tensors = [n for n in node.all_input_nodes if n in reading.holder]
-    if not tensors:
+    if not tensors or call.name in PARTED:
         return  # sizes, constants: refused where something reads them as a tensor
-    if call.name in ALIASES or _is_alias(call, tensors[0]):
+    if _is_alias(reading, call, tensors[0]):
         reading.holder[node] = reading.holder[tensors[0]]
         return
-    if call.name not in RULES:
+    if call.name not in RULES and call.name not in MOVES and call.name not in COPIES:
         if isinstance(node.meta.get("val"), (torch.Tensor, list, tuple)) or node.users:
             _refuse_unknown(call)
         return
@@ -114,66 +130,109 @@ def _refuse_unknown(call: Call) -> None:
 
 
 def _append(reading: _Reading, call: Call, path: str, kind: str, visit: str) -> None:
-    draft = RULES[call.name](call)
-    for tensor in draft.inputs:
-        if tensor not in reading.holder:
-            state = reading.capture.states.get(tensor)
-            what = f"the parameter or buffer {state!r}" if state else f"{tensor.target}"
+    """Adds the layers of a call."""
+    draft = _draft(reading, call)
+    position = _emit(reading, call, draft, path, kind, visit)
+    _check_shape(reading, call, call.node, position)
+    if is_in_place(call.node):  # whoever reads the overwritten tensor later reads the result
+        overwritten = reading.layers[position].producers[0]
+        for node, held in reading.holder.items():
+            if held == overwritten:
+                reading.holder[node] = position
+    reading.holder[call.node] = position
+
+
+def _draft(reading: _Reading, call: Call) -> Draft:
+    """What a call is as a layer."""
+    if call.name in COPIES:
+        copied = _copied(reading, call)
+        assert copied is not None, "a copy that makes no difference is an alias"
+        return copied
+    shuffle = shuffled(call.node) if call.name in RESHAPES else None
+    if shuffle is not None and shuffle.attrs["groups"] > 1 and shuffle.inputs[0] in reading.holder:
+        return shuffle
+    return (RULES.get(call.name) or MOVES[call.name])(call)
+
+
+def _copied(reading: _Reading, call: Call) -> Draft | None:
+    """A permutation that is copied into its new order; None where the copy makes no difference."""
+    source = call.node.args[0]
+    held = reading.holder[source]  # type: ignore[index]
+    found = reading.layers[held].draft if held >= 0 else None
+    keeps = call.args.get("memory_format") in (None, torch.preserve_format)
+    if found is None or found.op != "permute" or found.attrs["contiguous"]:
+        return None
+    if call.name == "clone" and keeps:
+        return None
+    return replace(found, attrs={**found.attrs, "contiguous": True})
+
+
+def _emit(reading: _Reading, call: Call, draft: Draft, path: str, kind: str, visit: str) -> int:
+    """Adds a layer, behind those that it is drafted to read, and returns its position."""
+    producers: list[int] = []
+    for source in draft.inputs:
+        if isinstance(source, Draft):
+            producers.append(_emit(reading, call, source, path, kind, visit))
+            continue
+        if source not in reading.holder:
+            state = reading.capture.states.get(source)
+            what = f"the parameter or buffer {state!r}" if state else f"{source.target}"
             raise call.refuse(f"computes with {what} directly, which is not supported yet")
+        producers.append(reading.holder[source])
     for role, tensor in draft.params.items():
         if tensor not in reading.capture.states:
             raise call.refuse(
                 f"has a {role} that is computed from other parameters, which is not supported yet"
             )
-    producers = tuple(reading.holder[tensor] for tensor in draft.inputs)
-    shape = _checked_shape(reading, call, draft)
-    reading.layers.append(_Found(draft, producers, shape, path, kind, visit, call.name))
-    position = len(reading.layers) - 1
-    if is_in_place(call.node):  # whoever reads the overwritten tensor later reads the result
-        for node, held in reading.holder.items():
-            if held == producers[0]:
-                reading.holder[node] = position
-    reading.holder[call.node] = position
+    try:
+        shape = OPS[draft.op].out_shape(draft.attrs, [reading.shape(p) for p in producers])
+    except InvalidArchitecture as error:
+        raise call.refuse(f"is not supported here: {error}") from error
+    found = _Found(draft, tuple(producers), shape, path, kind, visit, call.name)
+    reading.layers.append(found)
+    return len(reading.layers) - 1
 
 
-def _checked_shape(reading: _Reading, call: Call, draft: Draft) -> Shape:
-    """The shape that the capture found; our own rule must agree."""
-    value: Any = call.node.meta.get("val")
+def _check_shape(reading: _Reading, call: Call, node: fx.Node, position: int) -> None:
+    """The shape that the capture found must be that of our own rule."""
+    value: Any = node.meta.get("val")
     if isinstance(value, (tuple, list)):
         value = value[0]
     if value is None:  # several outputs: the first is read through getitem
-        value = next(user.meta["val"] for user in call.node.users if user.args[1] == 0)
+        value = next(user.meta["val"] for user in node.users if user.args[1] == 0)
     batch = reading.capture.input.meta["val"].shape[0]
     if str(value.shape[0] if len(value.shape) else None) != str(batch):
         raise call.refuse("moves values across the batch axis")
-    shape = tuple(int(size) for size in value.shape[1:])
-    shapes = [tuple(int(size) for size in shape_of(n)[1:]) for n in _tensors(draft.inputs)]
-    try:
-        expected = OPS[draft.op].out_shape(draft.attrs, shapes)
-    except InvalidArchitecture as error:
-        raise call.refuse(f"is not supported here: {error}") from error
+    shape, expected = tuple(int(size) for size in value.shape[1:]), reading.shape(position)
     if expected != shape:
         raise call.refuse(f"gives {list(shape)} where {list(expected)} was expected")
-    return shape
 
 
-def _tensors(nodes: Iterable[fx.Node]) -> list[fx.Node]:
-    """Nodes whose own value is a tensor: the first output of those that have several."""
-    return [
-        node
-        if isinstance(node.meta.get("val"), torch.Tensor)
-        else next(user for user in node.users if user.args[1] == 0)
-        for node in nodes
-    ]
-
-
-def _is_alias(call: Call, tensor: fx.Node) -> bool:
+def _is_alias(reading: _Reading, call: Call, tensor: fx.Node) -> bool:
+    """Whether a call's result is what it reads, for all that follows."""
+    if call.name in COPIES:
+        return _copied(reading, call) is None
+    if call.name in ALIASES:
+        return True
+    if call.name in EXPANSIONS and _is_repeated_by_readers(call):
+        return True
     before, after = tensor.meta.get("val"), call.node.meta.get("val")
     if call.name not in SAME_IF_SAME_TYPE or before is None or after is None:
         return False
     if before.dtype != after.dtype:
         raise call.refuse(f"changes the precision from {before.dtype} to {after.dtype}")
     return str(tuple(before.shape)) == str(tuple(after.shape))
+
+
+def _is_repeated_by_readers(call: Call) -> bool:
+    """Whether all readers of an expansion are functions of two tensors, which expand by themselves."""
+    before, after = shape_of(call.args["self"]), shape_of(call.node)
+    same_batch = len(before) == len(after) and str(before[0]) == str(after[0])
+    return same_batch and all(
+        isinstance(user.target, torch._ops.OpOverload)
+        and user.target._schema.name.removeprefix("aten::").removesuffix("_") in BINARY
+        for user in call.node.users
+    )
 
 
 def _place(node: fx.Node) -> tuple[str, str, str]:

@@ -58,12 +58,12 @@ class Draft:
 
     Attributes:
         op, attrs: as in `Layer`.
-        inputs: one node a slot.
+        inputs: one node a slot; a draft stands for a layer of its own in between.
         params: role -> the node that holds it.
     """
 
     op: str
-    inputs: tuple[fx.Node, ...]
+    inputs: tuple[fx.Node | Draft, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, fx.Node] = field(default_factory=dict)
 
@@ -263,18 +263,6 @@ def _concat(call: Call) -> Draft:
     return Draft("concat", parts, {"dim": dim})
 
 
-def _reshape(call: Call) -> Draft:
-    """Every reshape is judged by its shapes: only [B, C, *S] -> [B, C * prod(S)] has a meaning for channels."""
-    before, after = shape_of(call.args["self"]), shape_of(call.node)
-    if len(after) != 2 or str(before[0]) != str(after[0]):
-        raise call.refuse(f"from {_text(before)} to {_text(after)} is not a flattening")
-    return Draft("reshape", (call.args["self"],), {"mode": "flatten"})
-
-
-def _text(shape: tuple[Any, ...]) -> str:
-    return f"[{', '.join(['batch', *(str(size) for size in shape[1:])])}]"
-
-
 def _pad(call: Call) -> Draft:
     pads = list(call.args["pad"])
     if len(pads) // 2 >= call.rank("self"):
@@ -309,14 +297,19 @@ RULES: Mapping[str, Rule] = {
     },
     **dict.fromkeys(("mean", "sum", "amax"), _reduce),
     **dict.fromkeys(("cat", "concat"), _concat),
-    **dict.fromkeys(("flatten", "view", "reshape", "squeeze", "unsqueeze"), _reshape),
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     **dict.fromkeys(("softmax", "log_softmax"), _softmax),
 }
 """ATen base name -> rule."""
 
-ALIASES = frozenset({"contiguous", "detach", "alias", "clone", "lift_fresh", "lift_fresh_copy"})
+EXPANSIONS = frozenset({"expand", "expand_as"})
+"""Operations that repeat a tensor along axes of size 1, which a pointwise operation does by itself."""
+
+ALIASES = frozenset({"detach", "alias", "lift_fresh", "lift_fresh_copy"})
 """Operations whose result is their first argument."""
 
-SAME_IF_SAME_TYPE = frozenset({"to", "_to_copy", "type_as", "float", "view", "reshape", "flatten"})
+SAME_IF_SAME_TYPE = frozenset(
+    {"to", "_to_copy", "type_as", "float", "view", "reshape", "flatten", "squeeze", "slice"}
+    | {"unflatten", "view_as", "reshape_as", "expand", "expand_as", "narrow"}
+)
 """Operations whose result is their first argument where neither shape nor precision changes."""

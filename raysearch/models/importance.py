@@ -1,0 +1,136 @@
+"""How much each channel of a teacher matters: one score for each channel of each channel variable.
+
+`l1`: the norm of a filter's weights (Li et al., "Pruning Filters for Efficient ConvNets", section 3.1). `taylor`: the first-order change
+of the loss when a channel is set to zero (Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", section 3.1).
+Coupled channels are one channel here: its score is that of all its filters together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from raysearch.architecture.channels import ChannelAnalysis, analyse
+from raysearch.architecture.graph import Architecture, Layer
+from raysearch.architecture.variables import Blocks
+from raysearch.models.build import State, build, state_keys
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""(images [B, C, H, W], labels [B] int64 or the probabilities [B, K] that are the right answer)"""
+
+
+def l1_importance(architecture: Architecture, state: State) -> list[np.ndarray]:
+    """The sum of the absolute weights that create a channel, in all layers that do.
+
+    Args:
+        architecture: the teacher's.
+        state: its weights.
+
+    Returns:
+        for each channel variable of `analyse(architecture)`, [size] float64.
+    """
+    analysis = analyse(architecture)
+    norms = {key: tensor.detach().abs().double() for key, tensor in state.items()}
+    scores = ChannelSums(analysis)
+    seen: set[str] = set()
+    for layer, blocks in zip(architecture.layers, analysis.outputs, strict=True):
+        key = state_keys(layer).get("weight", "")
+        if creates_channels(layer) and key not in seen:
+            seen.add(key)
+            scores.add(blocks, norms[key].flatten(1).sum(1).cpu().numpy())
+    return scores.values
+
+
+def taylor_importance(
+    architecture: Architecture, state: State, batches: Iterable[Batch]
+) -> list[np.ndarray]:
+    """|sum of w dL/dw| over all parameters of a channel, summed over batches.
+
+    A channel's parameters are the rows that create it, its BatchNorm's, and the columns that read it, in all layers. The network
+    runs in evaluation mode; L is the mean cross-entropy of a batch.
+
+    Args:
+        architecture: the teacher's.
+        state: its weights; they decide the device.
+        batches: one pass of gradients each.
+
+    Returns:
+        as `l1_importance`.
+    """
+    module = build(architecture, inherit_from=state).eval()
+    parameters = {key: value for key, value in module.named_parameters() if value.requires_grad}
+    analysis = analyse(architecture)
+    totals = ChannelSums(analysis).values
+    for images, targets in batches:
+        loss = cross_entropy(module(images), targets)
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        changes = {
+            key: (weight.detach() * gradient).double().cpu()
+            for (key, weight), gradient in zip(parameters.items(), gradients, strict=True)
+            if gradient is not None
+        }
+        scores = ChannelSums(analysis)
+        for blocks, change in _by_channel(architecture, analysis, changes):
+            scores.add(blocks, change.numpy())
+        for total, score in zip(totals, scores.values, strict=True):
+            total += np.abs(score)
+    return totals
+
+
+class ChannelSums:
+    """Adds up numbers by the channels of channel variables.
+
+    Attributes:
+        values: for each variable, [size] float64.
+    """
+
+    def __init__(self, analysis: ChannelAnalysis) -> None:
+        self.values = [np.zeros(variable.size) for variable in analysis.variables]
+
+    def add(self, blocks: Blocks, numbers: np.ndarray) -> None:
+        """Adds the numbers of an axis, [C], to the channels that stand there."""
+        start = 0
+        for variable, multiplicity in blocks:
+            size = len(self.values[variable])
+            part = numbers[start : start + size * multiplicity]
+            self.values[variable] += part.reshape(size, multiplicity).sum(1)
+            start += size * multiplicity
+
+
+def _by_channel(
+    architecture: Architecture, analysis: ChannelAnalysis, changes: Mapping[str, torch.Tensor]
+) -> Iterator[tuple[Blocks, torch.Tensor]]:
+    """(blocks, [C] sums) of every axis of every parameter that is an axis of channels; shared parameters once."""
+    seen: set[str] = set()
+    for layer, into, out in zip(
+        architecture.layers, analysis.inputs, analysis.outputs, strict=True
+    ):
+        for role, key in state_keys(layer).items():
+            change = changes.get(key)
+            if change is None or key in seen or not _is_by_channel(layer):
+                continue
+            seen.add(key)
+            yield out, change.flatten(1).sum(1) if change.ndim > 1 else change
+            if creates_channels(layer) and role == "weight":
+                yield into, _columns(change, layer.attrs.get("groups", 1))
+
+
+def _columns(change: torch.Tensor, groups: int) -> torch.Tensor:
+    """[C]: the sums over everything that reads each input channel."""
+    by_column = change.flatten(2).sum(2) if change.ndim > 2 else change  # [R, C / groups]
+    return by_column.unflatten(0, (groups, -1)).sum(1).flatten()
+
+
+def _is_by_channel(layer: Layer) -> bool:
+    """Whether the first axis of a layer's parameters is that of its output's channels."""
+    return len(layer.shape) == 1 or layer.op != "linear"  # on a map it acts on the last axis
+
+
+def creates_channels(layer: Layer) -> bool:
+    """Whether a layer's filters make new channels; a depthwise convolution changes those that it reads."""
+    if layer.op == "conv":
+        return not layer.attrs["groups"] == layer.attrs["in_channels"] > 1
+    return layer.op == "linear" and len(layer.shape) == 1

@@ -1,0 +1,177 @@
+"""Which of the teacher's channels a student keeps: one ranking for each channel variable.
+
+Channels that are coupled (by residual sums, concatenations, depthwise convolutions, ...) are one variable (`architecture.channels`) and
+have one ranking, so every tensor of a student holds the same channels wherever the teacher's tensors do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from raysearch.architecture.channels import ChannelAnalysis, ChannelVariable, analyse, channel_pads
+from raysearch.architecture.graph import Architecture
+from raysearch.architecture.variables import Blocks
+from raysearch.errors import WeightsError
+
+Scores = Sequence[np.ndarray]
+"""For each channel variable of the teacher, in the order of `analyse`, [size] the importance of its channels; higher is kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelRanking:
+    """A teacher's channels in the order in which students keep them.
+
+    Attributes:
+        teacher: the network that students are made of.
+        scores: see `Scores`; None: the first channels are kept.
+    """
+
+    teacher: Architecture
+    scores: Scores | None = None
+
+    def __post_init__(self) -> None:
+        if self.scores is None:
+            return
+        wanted = [variable.size for variable in self.analysis.variables]
+        found = [len(values) for values in self.scores]
+        if found != wanted:
+            raise WeightsError(
+                f"the importance scores are for {len(found)} channel variables of {sum(found)} channels, but the teacher has "
+                f"{len(wanted)} of {sum(wanted)}; compute them from this teacher"
+            )
+
+    @cached_property
+    def analysis(self) -> ChannelAnalysis:
+        """The teacher's channel variables."""
+        return analyse(self.teacher)
+
+    def keep(self, student: Architecture) -> dict[str, np.ndarray]:
+        """Layer name -> [C] the teacher's channels that the layer's output channels are.
+
+        Layers that keep all of the teacher's channels are listed too. A layer whose width does not follow from the teacher's
+        channel variables is not: there the rules of `provenance` hold.
+        """
+        widths = variable_widths(student, self.teacher, self.analysis)
+        kept = [
+            None if width is None else self._kept(number, width)
+            for number, width in enumerate(widths)
+        ]
+        found = {}
+        for layer, blocks in zip(self.teacher.layers, self.analysis.outputs, strict=True):
+            channels = self._axis(blocks, kept)
+            ours = student.index.get(layer.name)
+            if channels is None or ours is None or not student.layers[ours].shape:
+                continue
+            if len(channels) == student.layers[ours].shape[0]:
+                found[layer.name] = channels
+        return found
+
+    def _kept(self, number: int, width: int) -> np.ndarray:
+        """[width] a variable's kept channels, ascending; numbers from its size on are channels that the teacher lacks."""
+        variable = self.analysis.variables[number]
+        if self.scores is None:
+            scores = np.zeros(variable.size)
+        else:
+            scores = np.asarray(self.scores[number], np.float64)
+        blocks = variable.divisor if _divides(variable, width) else 1
+        return best_of_blocks(scores, width, blocks)
+
+    def _axis(self, blocks: Blocks, kept: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        """[C] the channels of an axis; None where a variable's width is not known."""
+        start, parts = 0, []
+        for variable, multiplicity in blocks:
+            own, size = kept[variable], self.analysis.variables[variable].size
+            if own is None:
+                return None
+            places = own[:, None] * multiplicity + np.arange(multiplicity)  # [W, m]
+            places = np.where(own[:, None] < size, start + places, -1)
+            parts.append(places.ravel())
+            start += size * multiplicity
+        return np.concatenate(parts) if parts else None
+
+
+def keep_sets(
+    student: Architecture, teacher: Architecture, scores: Scores | None = None
+) -> dict[str, np.ndarray]:
+    """The `keep` of `build(student, inherit_from=..., keep=...)`.
+
+    Args:
+        student: derived from `teacher`, whose layers' names it has.
+        teacher: the network that was traced.
+        scores: from `raysearch.models.importance`; None: the first channels of every variable.
+
+    Raises:
+        WeightsError: the scores are another teacher's.
+    """
+    return ChannelRanking(teacher, scores).keep(student)
+
+
+def best_of_blocks(scores: np.ndarray, width: int, blocks: int = 1) -> np.ndarray:
+    """The indices of the highest scores, equally many in each of `blocks` equal blocks, ascending.
+
+    Among equal scores the first wins; what is not a number is least.
+
+    Args:
+        scores: [N].
+        width: how many to take; beyond N, the indices just go on.
+    """
+    if width >= len(scores):
+        return np.arange(width)
+    grid = np.nan_to_num(scores, nan=-np.inf, neginf=-np.inf).reshape(blocks, -1)
+    order = np.argsort(-grid, axis=1, kind="stable")[:, : width // blocks]
+    starts = np.arange(blocks)[:, None] * grid.shape[1]
+    return np.sort((order + starts).ravel())  # [width]
+
+
+def variable_widths(
+    student: Architecture, teacher: Architecture, analysis: ChannelAnalysis
+) -> list[int | None]:
+    """How many channels of each of the teacher's variables a student has; None where its layers do not tell."""
+    equations = list(_equations(student, teacher, analysis))
+    widths: list[int | None] = [None] * len(analysis.variables)
+    found = True
+    while found:
+        found = False
+        for blocks, total in equations:
+            unknown = {variable for variable, _ in blocks if widths[variable] is None}
+            if len(unknown) != 1:
+                continue
+            (variable,) = unknown
+            rest = total - sum((widths[v] or 0) * m for v, m in blocks)
+            times = sum(m for v, m in blocks if v == variable)
+            if rest >= 0 and rest % times == 0:
+                widths[variable] = rest // times
+                found = True
+    return widths
+
+
+def _equations(
+    student: Architecture, teacher: Architecture, analysis: ChannelAnalysis
+) -> Iterator[tuple[Blocks, int]]:
+    """(blocks, how many channels they have in the student); removed layers say nothing of their own channels."""
+    for layer, blocks in zip(teacher.layers, analysis.outputs, strict=True):
+        position = student.index.get(layer.name)
+        if position is None or not layer.shape:
+            continue
+        ours = student.layers[position]
+        if ours.op != layer.op or not ours.shape:
+            continue
+        yield blocks, ours.shape[0]
+        added = channel_pads(layer) if layer.op == "pad" else None
+        if added is not None and (now := channel_pads(ours)) is not None:
+            yield _leading(blocks, analysis, added[0]), now[0]
+
+
+def _leading(blocks: Blocks, analysis: ChannelAnalysis, channels: int) -> Blocks:
+    """The blocks that make up the first of the teacher's channels."""
+    sizes = np.cumsum([0, *(analysis.variables[v].size * m for v, m in blocks)])
+    return blocks[: int(np.searchsorted(sizes, channels))]
+
+
+def _divides(variable: ChannelVariable, width: int) -> bool:
+    return math.gcd(variable.size, variable.divisor, width) == variable.divisor
