@@ -7,6 +7,7 @@ a student is too slow (or needlessly fast) its own limit on the model is moved b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from raysearch.architecture.axes import other_axes
 from raysearch.architecture.costs import CostModel, ExtraTerm
 from raysearch.architecture.edits import Edits, EditsBatch
 from raysearch.architecture.graph import Architecture
@@ -107,7 +109,8 @@ class LatencyModel:
         extra = [ExtraTerm((0,), nothing, self.base)]  # the input is never removed
         for place, layer in enumerate(teacher.layers):
             if not OPS[layer.op].is_view:
-                size = self.per_byte * BYTES * np.prod(layer.shape[1:])
+                places = math.prod(other_axes(layer.shape, channels.axes[place]))
+                size = self.per_byte * BYTES * places
                 fixed = self.per_layer + size * channels.out.fixed[place]
                 extra.append(ExtraTerm((place,), size * channels.out.matrix[place], float(fixed)))
         shares = [0.0, self.per_mac] + [0.0] * (costs.uv.shape[1] - 2)
@@ -121,7 +124,7 @@ class LatencyModel:
 def _work(student: Architecture) -> tuple[float, ...]:
     """What the model is linear in: 1, layers that compute, MACs, bytes written."""
     made = [layer for layer in student.layers if not OPS[layer.op].is_view]
-    written = BYTES * sum(int(np.prod(layer.shape)) for layer in made)
+    written = BYTES * sum(math.prod(layer.shape) for layer in made)
     return 1.0, float(len(made)), float(student.macs), float(written)
 
 

@@ -145,7 +145,7 @@ def _buffer_term(
         if layer.params.get(role, f"{layer.name}.{role}") == name
     )
     size = buffer_bytes(role, shape)
-    if shape and layer.shape and shape[0] == layer.shape[0]:
+    if shape and layer.shape and shape[0] == layer.shape[channels.axes[place]]:
         each = size / shape[0]
         return ExtraTerm(
             layers, each * channels.out.matrix[place], each * float(channels.out.fixed[place])
