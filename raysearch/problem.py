@@ -21,12 +21,14 @@ from raysearch.data import DataSet, from_arrays, load_data
 from raysearch.errors import DataError, InputError
 from raysearch.files import RunFiles, read_json
 from raysearch.models import build, check_forward, load_teacher, load_weights, trace
+from raysearch.models.latency import LatencyMeter
 from raysearch.models.pruning import pruning_importance
-from raysearch.objective import ObjectiveName, resolve_objective
+from raysearch.objective import Floor, ObjectiveName, parse_floor, resolve_objective
 from raysearch.schedules import make_scheduler
 from searchers.registry import make_algorithm
 
 ArrayPair = tuple[Any, Any]
+SIZES = ("params", "macs", "memory")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,7 @@ class Problem:
         architecture: the teacher's graph.
         space: the students, within the budget.
         objective: how they are rewarded.
+        floor: the accuracy that a student must reach; None: none is asked for.
     """
 
     config: Config
@@ -50,6 +53,12 @@ class Problem:
     architecture: Architecture
     space: SearchSpace
     objective: ObjectiveName
+    floor: Floor | None = None
+
+    @property
+    def size(self) -> str:
+        """What is made small where an accuracy is asked for: "params", or "macs" or "memory" where these are limited instead."""
+        return next((key for key in SIZES if key in self.space.limits), SIZES[0])
 
     @property
     def space_arguments(self) -> dict[str, Any]:
@@ -68,9 +77,19 @@ def space_arguments(config: Config) -> dict[str, Any]:
     }
 
 
-def make_space(config: Config, architecture: Architecture) -> SearchSpace:
-    """The students of a teacher within the configured budget; raises BudgetError where there are none."""
-    return SearchSpace(architecture, **space_arguments(config), budget=config.limits or None)
+def make_space(
+    config: Config, architecture: Architecture, measured: Path | None = None
+) -> SearchSpace:
+    """The students of a teacher within the configured budget; raises BudgetError where there are none.
+
+    Args:
+        measured: a file of earlier measurements of latency, which later ones are added to.
+    """
+    budget = config.limits
+    meter = LatencyMeter(latency_device(config), measured) if "latency_ms" in budget else None
+    return SearchSpace(
+        architecture, **space_arguments(config), budget=budget or None, latency=meter
+    )
 
 
 def prepare(
@@ -169,7 +188,9 @@ def reopen(config: Config, files: RunFiles) -> Problem:
     )
     weights = load_weights(files.teacher / "weights.safetensors")
     module = build(architecture, inherit_from=weights).eval()
-    return _problem(config, data_set, module, architecture, has_weights=True)
+    return _problem(
+        config, data_set, module, architecture, has_weights=True, measured=files.latency
+    )
 
 
 def _problem(
@@ -179,15 +200,26 @@ def _problem(
     architecture: Architecture,
     *,
     has_weights: bool,
+    measured: Path | None = None,
 ) -> Problem:
-    space = make_space(config, architecture)
+    """The problem of a loaded teacher; `measured` is a file of earlier measurements of latency."""
+    space = make_space(config, architecture, measured)
     make_algorithm(config.search.method, space, config.run.seed, config.search.options)
     if config.distill.inherit == "pruning":  # which not every teacher allows
         state = module.state_dict()
         device = next(iter(state.values())).device
         pruning_importance(architecture, state, torch.zeros(2, *data.shape, device=device))
-    objective = resolve_objective(config.objective, has_budget=bool(config.limits))
-    return Problem(config, data, module, has_weights, architecture, space, objective)
+    budget = config.limits
+    floor = parse_floor(budget["accuracy"]) if "accuracy" in budget else None
+    objective = resolve_objective(
+        config.objective, has_budget=bool(budget), has_floor=floor is not None
+    )
+    return Problem(config, data, module, has_weights, architecture, space, objective, floor)
+
+
+def latency_device(config: Config) -> str:
+    """Where latency is measured: `resources.device`, "auto" being CUDA where this machine has it."""
+    return "cuda" if torch.cuda.is_available() and config.resources.device != "cpu" else "cpu"
 
 
 def load_data_set(

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 
+from raysearch.architecture.graph import Architecture
 from raysearch.errors import BudgetError
 from raysearch.objective import parse_floor
 
@@ -24,6 +25,12 @@ _TEXT = re.compile(
 _HELP = (
     "give a fraction of the teacher's in (0, 1], a number, or text such as '60%', '1.2M', '800k'"
 )
+
+
+def cost(network: Architecture, metric: str) -> int:
+    """What a network costs: "params", "macs" or "memory"."""
+    attribute = {"params": "num_params", "macs": "macs", "memory": "memory_bytes"}[metric]
+    return getattr(network, attribute)
 
 
 def resolve_budget(

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from raysearch.architecture.apply import apply_edits
-from raysearch.architecture.budget import METRICS, resolve_budget
+from raysearch.architecture.budget import METRICS, cost, resolve_budget
 from raysearch.architecture.channels import analyse
 from raysearch.architecture.compact import CompactBatch, CompactEncoder
 from raysearch.architecture.costs import CostModel
@@ -57,6 +57,7 @@ class SearchSpace:
         removable: indices of the layers that may be removed.
         skip_pairs: [P, 2] int64, layer indices (from, to) of the skips that may be added.
         limits: the budget by metric, in absolute numbers; an accuracy limits nothing here.
+        meter: what measures latency; None: the CPU's meter, from the first measurement on.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class SearchSpace:
         )
         self.limits: dict[str, float] = resolve_budget(budget, self._costs_of(teacher))
         self._grow = "accuracy" not in (budget or {})
+        self.meter = latency
         self._stopwatch = Stopwatch(latency)
         self._settled: set[str] = set()
         self._check_budget()
@@ -351,11 +353,7 @@ class SearchSpace:
 
     @staticmethod
     def _costs_of(network: Architecture) -> dict[str, int]:
-        return {
-            "params": network.num_params,
-            "macs": network.macs,
-            "memory": network.memory_bytes,
-        }
+        return {metric: cost(network, metric) for metric in (*METRICS, "memory")}
 
     def _make_repair(self) -> tuple[Repairer, MeasuredRepair | None]:
         """What repairs to the limits, and what does so by measurements where latency is limited."""
