@@ -71,8 +71,8 @@ def conclude(
         raise RunError(
             f"no student could be trained ({'; '.join(sorted(reasons)) or 'no trial was completed'})"
         )
-    rank = partial(_rank, problem, floor)
-    finalists.sort(key=rank)
+    by_rank = partial(rank, problem, floor)
+    finalists.sort(key=by_rank)
     shutil.rmtree(files.students, ignore_errors=True)
     exported = [
         _export(problem, files, finalist, files.students / f"{number:03d}", evaluate)
@@ -81,7 +81,7 @@ def conclude(
     _link(files.best, Path("students") / "001")
     baselines = {
         "uniform": next((m for m in exported if m["origin"] == "uniform"), None),
-        "random": _random_baseline(problem, files, plan, evaluate, rank),
+        "random": _random_baseline(problem, files, plan, evaluate, by_rank),
     }
     asked = problem.config.baselines
     return Outcome(
@@ -96,7 +96,7 @@ def _finalist(stage: FinishStage, candidate: Candidate) -> Finalist | None:
     return Finalist(candidate, record) if record and record["status"] == "full" else None
 
 
-def _rank(problem: Problem, floor: float | None, finalist: Finalist) -> tuple[float, ...]:
+def rank(problem: Problem, floor: float | None, finalist: Finalist) -> tuple[float, ...]:
     """With a floor the smallest student that reaches it comes first, and those that miss it by their accuracy.
 
     Within another budget accuracy counts, and of equal accuracies the lower cross-entropy; without one the reward.
@@ -117,7 +117,7 @@ def _random_baseline(
     files: RunFiles,
     plan: Plan,
     evaluate: Evaluate,
-    rank: Callable[[Finalist], tuple[float, ...]],
+    by_rank: Callable[[Finalist], tuple[float, ...]],
 ) -> dict[str, Any] | None:
     stage = plan.random_finish
     if stage is None:
@@ -125,7 +125,7 @@ def _random_baseline(
     found = [f for candidate in stage.candidates if (f := _finalist(stage, candidate))]
     if not found:
         return None
-    best = min(found, key=rank)
+    best = min(found, key=by_rank)
     return _export(problem, files, best, files.baselines / "random" / "001", evaluate)
 
 
