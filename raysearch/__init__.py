@@ -6,7 +6,7 @@
 Nothing heavy is imported before a function needs it.
 """
 
-from raysearch.api import Result, Student, compress, make_trainable, prepare, resume
+from raysearch.api import Result, Student, compress, export, make_trainable, prepare, resume
 from raysearch.config import Config, load_config
 from raysearch.version import __version__
 
@@ -16,6 +16,7 @@ __all__ = [
     "Student",
     "__version__",
     "compress",
+    "export",
     "load_config",
     "make_trainable",
     "prepare",

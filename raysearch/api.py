@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from raysearch.architecture import Architecture
+    from raysearch.exporting import Export
     from raysearch.problem import Problem
 
 RESUMABLE = ("search", "finish.students", "baselines", "schedule", "resources", "cluster")
@@ -74,6 +75,10 @@ class Student:
 
         weights = load_weights(self.path / "weights.safetensors")
         return build(self.architecture, inherit_from=weights).eval()
+
+    def export(self, format: str, output: str | Path | None = None) -> Export:
+        """Writes the student as "onnx", "torch" or "source"; see `raysearch.export`."""
+        return export(self.path, format, output)
 
     def __repr__(self) -> str:
         return f"Student({self.num_params} parameters, accuracy {self.accuracy:.4f}, {self.path})"
@@ -174,6 +179,30 @@ def compress(
     module = None if isinstance(teacher, str) else teacher
     arrays = None if data is None or isinstance(data, str | Path) else _pairs(data)
     return run(resolved, teacher=module, data=arrays, progress=progress)
+
+
+def export(
+    source: str | Path | Result | Student,
+    format: str,
+    output: str | Path | None = None,
+    *,
+    student: str = "best",
+) -> Export:
+    """Writes a finished student for other programs, and checks that it gives the same logits.
+
+    Args:
+        source: a run, or a student; or the folder of one.
+        format: "onnx" (needs the extra of that name), "torch" (a `torch.export` program), or "source" (a folder).
+        output: where to; default: in the folder `export` of the run.
+        student: "best" or a number such as "002", where `source` is a run.
+
+    Raises:
+        InputError: with the field, the value and the remedy.
+        ExportError: the file does not give the student's logits; nothing is left of it.
+    """
+    from raysearch.exporting import export as write
+
+    return write(source, format, output, student=student)
 
 
 def prepare(config: Config, *, teacher: nn.Module | None = None, data: Any = None) -> Problem:
@@ -328,4 +357,4 @@ def _label(text: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in text.rpartition(":")[2]).strip("-") or "run"
 
 
-__all__ = ["Result", "Student", "compress", "make_trainable", "prepare", "resume", "run"]
+__all__ = ["Result", "Student", "compress", "export", "make_trainable", "prepare", "resume", "run"]

@@ -111,6 +111,32 @@ def report(
 
 
 @app.command()
+def export(
+    folder: Annotated[
+        str, typer.Argument(metavar="RUN", help="The folder of a run, or of a student.")
+    ],
+    format: Annotated[str, typer.Option(help="onnx, torch or source.", show_default=False)] = "",
+    student: Annotated[str, typer.Option(help="best, or a number such as 002.")] = "best",
+    output: Annotated[
+        str | None,
+        typer.Option(help="The file, or for source the folder.", show_default="RUN/export"),
+    ] = None,
+) -> None:
+    """Write a finished student for other programs: ONNX, a torch.export program, or Python source."""
+    with _exit_codes():
+        from raysearch.api import export as export_student
+        from raysearch.formatting import file_size
+
+        done = export_student(folder, format, output, student=student)
+        typer.echo(f"written: {done.path} ({file_size(done.size_bytes)})")
+        typer.echo(
+            f"checked: the trained student's logits, to {done.difference:.1g} of their scale"
+        )
+        typer.echo(f"input: {done.takes}")
+        typer.echo(f"load: {done.load}")
+
+
+@app.command()
 def methods() -> None:
     """List the search methods, and where they come from."""
     from rich.console import Console

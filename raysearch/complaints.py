@@ -13,6 +13,7 @@ _TAKES = {
     "budget.params": "a fraction such as 0.1, a number of parameters, or text such as '60%' or '1.2M'",
     "budget.macs": "a fraction such as 0.1, a number of MACs, or text such as '60%' or '1.2M'",
     "budget.memory": "a fraction such as 0.1, a number of bytes, or text such as '60%' or '1.2M'",
+    "teacher.output_index": "the position or the key of the output that holds the logits",
     "data.resize": "a size in pixels, or [height, width]",
     "data.validation": "a share between 0 and 1, or a number of rows",
 }

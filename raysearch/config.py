@@ -48,11 +48,15 @@ class RunConfig(_Section):
 
 
 class TeacherConfig(_Section):
-    """The trained network; trained first (for `epochs`) and cached where it comes without weights."""
+    """The trained network; trained first (for `epochs`) and cached where it comes without weights.
+
+    `output_index` says which output holds the logits where it returns several.
+    """
 
     model: Annotated[str, Field(min_length=1)] = "resnet14"
     weights: str | None = None
     input_shape: Annotated[list[PositiveInt], Field(min_length=2, max_length=4)] | None = None
+    output_index: Annotated[int, BeforeValidator(_forbid_bool)] | str | None = None
     epochs: PositiveInt = 20
 
 

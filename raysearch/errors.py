@@ -43,6 +43,10 @@ class BudgetError(InputError):
     """No student of the space meets the budget; the message names the smallest one possible."""
 
 
+class MissingPackageError(InputError):
+    """Something asked for needs an optional package that is not installed; the message names the extra."""
+
+
 class ResourceError(InputError):
     """More CPUs, GPUs or devices are asked for than the machine or cluster has."""
 
@@ -51,12 +55,20 @@ class RunFolderError(InputError):
     """A run's folder is missing, exists already, or belongs to another configuration."""
 
 
+class OutputError(InputError):
+    """A file or folder that was asked for cannot be written."""
+
+
 class ShadowedPackageError(InputError):
     """A folder of the user's hides one of our top-level packages."""
 
 
 class RunError(RaysearchError):
     """A run that started could not be brought to its end."""
+
+
+class ExportError(RaysearchError):
+    """An exported student does not give the logits of the trained one, so nothing was written."""
 
 
 class RunInterrupted(KeyboardInterrupt):

@@ -40,6 +40,11 @@ def short_count(number: float | None) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) + unit
 
 
+def file_size(num_bytes: int) -> str:
+    """2,300,000 -> "2.3 MB", in decimal units."""
+    return f"{short_count(num_bytes)}{'' if num_bytes >= 1000 else ' '}B"
+
+
 def duration(seconds: float | None) -> str:
     """4.23 -> "4.2 s", 62 -> "1 min 02 s", 3900 -> "1 h 05 min"."""
     if seconds is None or not math.isfinite(seconds):

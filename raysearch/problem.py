@@ -68,6 +68,11 @@ def space_arguments(config: Config) -> dict[str, Any]:
     }
 
 
+def make_space(config: Config, architecture: Architecture) -> SearchSpace:
+    """The students of a teacher within the configured budget; raises BudgetError where there are none."""
+    return SearchSpace(architecture, **space_arguments(config), budget=config.limits or None)
+
+
 def prepare(
     config: Config,
     *,
@@ -86,22 +91,46 @@ def prepare(
     """
     check_local_resources(config)
     make_scheduler(config.schedule, epochs=config.distill.epochs)
-    data_set = _load_data(config, data)
-    shape = _input_shape(config, data_set)
+    data_set = load_data_set(config, data)
+    shape = input_shape(config, data_set)
+    module, architecture = load_graph(config, data_set.num_classes, shape, teacher)
+    has_weights = teacher is not None or config.teacher.weights is not None
+    return _problem(config, data_set, module, architecture, has_weights=has_weights)
+
+
+def load_graph(
+    config: Config,
+    num_classes: int | None,
+    shape: tuple[int, ...],
+    teacher: nn.Module | None = None,
+) -> tuple[nn.Module, Architecture]:
+    """The teacher in evaluation mode, and its graph; of several outputs only the logits are left.
+
+    Args:
+        num_classes: of the data; None: what the network has by default.
+        shape: of one input.
+        teacher: a module that takes the place of `teacher.model`.
+
+    Raises:
+        InputError: one sentence that names the teacher and what is wrong with it.
+    """
+    index = config.teacher.output_index
     name = config.teacher.model if teacher is None else type(teacher).__name__
     try:
-        module = teacher or _load_teacher(config, data_set.num_classes, shape)
-        check_forward(module, shape, data_set.num_classes)
-        architecture = trace(module, shape)
+        module = teacher or _load_teacher(config, num_classes, shape)
+        check_forward(module, shape, num_classes, index)
+        architecture = trace(module, shape, output_index=index)
+        if index is not None:  # from here on the teacher has one output, the same bit for bit
+            module = build(architecture, inherit_from=module)
     except InputError as error:
-        if name in str(error) or "teacher.weights" in str(error):
-            raise
-        raise type(error)(f"teacher.model {name!r}: {error}") from error
-    has_weights = teacher is not None or config.teacher.weights is not None
-    return _problem(config, data_set, module.eval(), architecture, has_weights=has_weights)
+        text = str(error)
+        if name not in text and "teacher.weights" not in text:
+            text = f"teacher.model {name!r}: {text}"
+        raise type(error)(text.replace(" output_index", " teacher.output_index")) from error
+    return module.eval(), architecture
 
 
-def _load_teacher(config: Config, num_classes: int, shape: tuple[int, ...]) -> nn.Module:
+def _load_teacher(config: Config, num_classes: int | None, shape: tuple[int, ...]) -> nn.Module:
     """The configured teacher; one without weights is initialised from the run's seed."""
     weights = config.teacher.weights
     with torch.random.fork_rng(devices=[]):
@@ -111,6 +140,7 @@ def _load_teacher(config: Config, num_classes: int, shape: tuple[int, ...]) -> n
             num_classes=num_classes,
             input_shape=shape,
             weights=Path(weights) if weights else None,
+            output_index=config.teacher.output_index,
         )
 
 
@@ -127,7 +157,7 @@ def reopen(config: Config, files: RunFiles) -> Problem:
         return prepare(config, data=arrays)
     check_local_resources(config)
     make_scheduler(config.schedule, epochs=config.distill.epochs)
-    data_set = _load_data(config, arrays)
+    data_set = load_data_set(config, arrays)
     before = read_json(files.data)["hash"]
     if data_set.hash != before:
         raise DataError(
@@ -150,7 +180,7 @@ def _problem(
     *,
     has_weights: bool,
 ) -> Problem:
-    space = SearchSpace(architecture, **space_arguments(config), budget=config.limits or None)
+    space = make_space(config, architecture)
     make_algorithm(config.search.method, space, config.run.seed, config.search.options)
     if config.distill.inherit == "pruning":  # which not every teacher allows
         state = module.state_dict()
@@ -160,7 +190,10 @@ def _problem(
     return Problem(config, data, module, has_weights, architecture, space, objective)
 
 
-def _load_data(config: Config, arrays: tuple[ArrayPair, ArrayPair | None] | None) -> DataSet:
+def load_data_set(
+    config: Config, arrays: tuple[ArrayPair, ArrayPair | None] | None = None
+) -> DataSet:
+    """The configured data set, or the arrays that take its place; raises DataError."""
     options = config.data
     common: dict[str, Any] = {
         "validation": options.validation,
@@ -174,7 +207,8 @@ def _load_data(config: Config, arrays: tuple[ArrayPair, ArrayPair | None] | None
     )
 
 
-def _input_shape(config: Config, data: DataSet) -> tuple[int, ...]:
+def input_shape(config: Config, data: DataSet) -> tuple[int, ...]:
+    """The shape of one input; raises DataError where the configured one is not the data's."""
     asked = config.teacher.input_shape
     if asked is not None and tuple(asked) != tuple(data.shape):
         raise DataError(

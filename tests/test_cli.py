@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from raysearch.models import load_teacher
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["teacher.epochs=2", "finish.epochs=2", "finish.students=1", "distill.epochs=2"]
 
@@ -82,6 +84,23 @@ class Flow(nn.Module):
             x = x.relu()
         return self.head(x.flatten(1))
 
+class Batch(nn.Module):
+    "Knows how many images come at once."
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.head = nn.Linear(64, num_classes)
+    def forward(self, x):
+        return self.head(x.reshape(2, 64))
+
+class Two(nn.Module):
+    "Gives its features too."
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.head = nn.Linear(64, num_classes)
+    def forward(self, x):
+        x = x.flatten(1)
+        return {"features": x, "logits": self.head(x)}
+
 class Opening:
     "Pretends to be an algorithm."
     def ask(self):
@@ -92,11 +111,17 @@ def broken_scheduler():
 """
 
 
+def resnet(num_classes):
+    """Weights of the default teacher for another number of classes."""
+    return load_teacher("resnet14", num_classes=num_classes, input_shape=(1, 8, 8)).state_dict()
+
+
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "mine.py").write_text(USER_CODE)
     (tmp_path / "notes.txt").write_text("not weights")
     save_file({"conv1.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
+    save_file(resnet(num_classes=7), tmp_path / "seven.safetensors")
     (tmp_path / "empty").mkdir()
     return tmp_path
 
@@ -126,10 +151,43 @@ BAD = {
     "teacher that is no module": (["teacher.model=mine:not_a_module"], ["mine:not_a_module"]),
     "teacher that takes other images": (["teacher.model=mine:Big"], ["mine:Big"]),
     "teacher with control flow": (["teacher.model=mine:Flow"], ["Flow"]),
+    "teacher with the batch size in its code": (
+        ["teacher.model=mine:Batch"],
+        ["mine:Batch", "batch size"],
+    ),
+    "teacher of several outputs": (
+        ["teacher.model=mine:Two"],
+        ["mine:Two", "teacher.output_index", "['features', 'logits']"],
+    ),
+    "output that is not there": (
+        ["teacher.model=mine:Two", "teacher.output_index=logit"],
+        ["mine:Two", "teacher.output_index", "'logit'"],
+    ),
+    "output that is not the logits": (
+        ["teacher.model=mine:Two", "teacher.output_index=features"],
+        ["mine:Two", "64", "10 classes"],
+    ),
+    "index of a single output": (
+        ["teacher.output_index=0"],
+        ["resnet14", "teacher.output_index", "one Tensor"],
+    ),
+    "output index that is no index": (
+        ["teacher.output_index=1.5"],
+        ["teacher.output_index", "1.5"],
+    ),
+    "unknown teacher of timm": (["teacher.model=timm:resnet15"], ["timm:resnet15"]),
+    "unknown teacher of torchvision": (
+        ["teacher.model=torchvision:resnet15"],
+        ["torchvision:resnet15", "resnet1"],
+    ),
     "input shape of other images": (["teacher.input_shape=[3,32,32]"], ["teacher.input_shape"]),
     "weights that are missing": (["teacher.weights=gone.pt"], ["teacher.weights", "gone.pt"]),
     "weights that are no weights": (["teacher.weights=notes.txt"], ["notes.txt"]),
     "weights that do not fit": (["teacher.weights=other.safetensors"], ["other.safetensors"]),
+    "weights for other classes": (
+        ["teacher.weights=seven.safetensors"],
+        ["seven.safetensors", "[7, 64]", "[10, 64]"],
+    ),
     "budget that nothing meets": (["budget.params=3"], ["smallest"]),
     "negative budget": (["budget.params=-0.1"], ["budget.params", "-0.1"]),
     "budget that is no number": (["budget.params=little"], ["budget.params", "little"]),

@@ -225,6 +225,8 @@ def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> Non
                 raise InvalidArchitecture(
                     f"{where}: attrs.{key} has {len(attrs[key])} entries, the input has {rank - 1} spatial axes"
                 )
+    if op == "pool":
+        check_pool_padding(where, attrs)
     if op in ("conv", "conv_transpose"):
         for key in ("in_channels", "out_channels"):
             if attrs[key] % attrs["groups"]:
@@ -276,6 +278,16 @@ def _check_reshape(where: str, attrs: Attrs, rank: int) -> None:
         if attrs["sizes"].count(-1) != 1 or 0 in attrs["sizes"]:
             raise InvalidArchitecture(
                 f"{where}: attrs.sizes is {shorten(attrs['sizes'])}, expected one -1 and numbers of at least 1"
+            )
+
+
+def check_pool_padding(where: str, attrs: Attrs) -> None:
+    """Checks torch's limit: at most half of the window, which dilation widens."""
+    dilation = attrs.get("dilation") or [1] * len(attrs["kernel"])
+    for kernel, padding, step in zip(attrs["kernel"], attrs["padding"], dilation, strict=True):
+        if padding > ((kernel - 1) * step + 1) // 2:
+            raise InvalidArchitecture(
+                f"{where}: attrs.padding of {padding} is more than half of the window of {kernel}"
             )
 
 

@@ -13,7 +13,7 @@ from raysearch.errors import BudgetError
 
 METRICS = ("params", "macs")
 """The costs that are known exactly before training, in the order of the columns of `CostModel`."""
-NOT_YET = ("memory", "latency_ms", "accuracy")
+NOT_YET = ("latency_ms", "accuracy")
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _TEXT = re.compile(
@@ -44,7 +44,7 @@ def resolve_budget(
     for metric, value in budget.items():
         if metric in NOT_YET:
             raise BudgetError(f"budget.{metric} is not available yet: use params or macs")
-        if metric not in METRICS:
+        if metric not in teacher:
             raise BudgetError(f"budget.{metric} is unknown: use params or macs")
         limits[str(metric)] = _resolve(str(metric), value, teacher[str(metric)])
     return limits

@@ -234,10 +234,10 @@ def _split(variables: Variables, site: Site) -> Blocks:
     first = parts[0]
     for part in parts[1:]:
         first = variables.unify(first, part)
-    first = variables.resolve(first)
-    if any(m % after for _, m in first):
+    runs = variables.bundle(first, after)
+    if runs is None:
         return _frozen(variables, site, f"{site.layer.name} divides channels that do not align")
-    return tuple((variable, m // after) for variable, m in first)
+    return tuple((variable, m // after) for variable, m in runs)
 
 
 _RULES: Mapping[str, Callable[[Variables, Site], Blocks]] = {

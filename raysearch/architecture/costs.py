@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from raysearch.architecture.parametric import PARAMETRIC, channel_entry, conv_tr
 from raysearch.errors import InvalidArchitecture
 
 EXACT = 2**53
+_CHUNK = 256
+"""Candidates at a time, so that the arrays stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,24 @@ class _Term:
 
 
 @dataclass(frozen=True, eq=False)
+class ExtraTerm:
+    """A cost that is affine in the widths, fixed + matrix @ widths, while one of its layers is there; matrix: [G]."""
+
+    layers: tuple[int, ...]
+    matrix: np.ndarray
+    fixed: float
+
+
+@dataclass(frozen=True, eq=False)
 class CostModel:
-    """The costs of a space's students; T terms, G groups, M metrics (params, macs).
+    """The costs of a space's students; T terms, G groups, M metrics (params, macs; `with_column` adds others).
 
     Attributes:
         in_matrix, out_matrix: [T, G] float64; v = out_fixed + out_matrix @ widths, u likewise, divided by `groups`.
         in_fixed, out_fixed, groups: [T] float64.
         uv, v, u, fixed: [T, M] float64, the coefficients.
         layers: for each term, the layers that keep it alive.
+        single: channel numbers are whole and below 2**24, so that float32 holds them.
     """
 
     in_matrix: np.ndarray
@@ -55,6 +68,7 @@ class CostModel:
     u: np.ndarray
     fixed: np.ndarray
     layers: tuple[tuple[int, ...], ...]
+    single: bool = False
 
     @classmethod
     def of(cls, teacher: Architecture, channels: ChannelMap) -> CostModel:
@@ -86,6 +100,36 @@ class CostModel:
             u,
             fixed,
             tuple(term.layers for term in terms),
+            single=max(layer.shape[0] for layer in teacher.layers if layer.shape) < 2**24,
+        )
+
+    def with_column(self, shares: Sequence[float], extra: Sequence[ExtraTerm]) -> CostModel:
+        """The model with one more column: a sum of shares of the columns so far, and terms of its own.
+
+        Args:
+            shares: [M].
+            extra: E terms that count in the new column only.
+        """
+        num_groups, columns = self.in_matrix.shape[1], self.uv.shape[1]
+        matrix = np.array([term.matrix for term in extra], np.float64).reshape(-1, num_groups)
+        none, one = np.zeros(len(extra)), np.ones(len(extra))
+
+        def joined(coefficients: np.ndarray, own: np.ndarray) -> np.ndarray:
+            mixed = coefficients @ np.array(shares, np.float64)[:, None]  # [T, 1]
+            below = np.concatenate([np.zeros((len(extra), columns)), own[:, None]], axis=1)
+            return np.concatenate([np.concatenate([coefficients, mixed], axis=1), below])
+
+        return CostModel(
+            np.concatenate([self.in_matrix, np.zeros_like(matrix)]),
+            np.concatenate([self.in_fixed, none]),
+            np.concatenate([self.out_matrix, matrix]),
+            np.concatenate([self.out_fixed, none]),
+            np.concatenate([self.groups, one]),
+            joined(self.uv, none),
+            joined(self.v, one),
+            joined(self.u, none),
+            joined(self.fixed, np.array([term.fixed for term in extra], np.float64)),
+            (*self.layers, *(term.layers for term in extra)),
         )
 
     def keep(self, remove: np.ndarray) -> np.ndarray:
@@ -99,11 +143,24 @@ class CostModel:
 
     def channels(self, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Input and output channels of every term: widths [B, G] -> two [B, T] float64."""
-        exact = widths.astype(np.float64)
-        return (
-            (exact @ self.in_matrix.T + self.in_fixed) / self.groups,  # a whole number: exact
-            exact @ self.out_matrix.T + self.out_fixed,
-        )
+        matrix, fixed, in_row, out_row = self._rows
+        numbers = (widths.astype(matrix.dtype) @ matrix.T + fixed).astype(np.float64)  # [B, U]
+        into = numbers[:, in_row] / self.groups  # a whole number: exact
+        return into, numbers[:, out_row]
+
+    @cached_property
+    def _rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The U different channel numbers, few as most layers read what another one makes: [U, G], [U]; the terms' places: two [T]."""
+        numbers = np.concatenate(
+            [
+                np.column_stack([self.in_matrix, self.in_fixed]),
+                np.column_stack([self.out_matrix, self.out_fixed]),
+            ]
+        )  # [2 T, G + 1]
+        table, place = np.unique(numbers, axis=0, return_inverse=True)
+        in_row, out_row = place.reshape(2, len(self.groups))
+        table = table.astype(np.float32 if self.single else np.float64)
+        return np.ascontiguousarray(table[:, :-1]), table[:, -1], in_row, out_row
 
     def terms(self, keep: np.ndarray, widths: np.ndarray, metric: int) -> np.ndarray:
         """The value of every term: keep [B, T], widths [B, G] -> [B, T] float64."""
@@ -112,16 +169,20 @@ class CostModel:
         return keep * (u * v * uv + v * by_v + u * by_u + fixed)
 
     def totals(self, keep: np.ndarray, widths: np.ndarray, metrics: Sequence[int]) -> np.ndarray:
-        """The costs of a batch: keep [B, T], widths [B, G] -> [B, len(metrics)] float64."""
+        """The costs of a batch: keep [B, T], widths [B, G] -> [B, len(metrics)] float64; B may be 1 for one of the two."""
         columns = list(metrics)
-        u, v = self.channels(widths)
-        v = v * keep
-        total = (
-            v @ self.v[:, columns] + keep @ self.fixed[:, columns] + (u * v) @ self.uv[:, columns]
-        )
-        if self.u[:, columns].any():
-            total += (u * keep) @ self.u[:, columns]
-        return total
+        uv, by_v, by_u, fixed = (c[:, columns] for c in (self.uv, self.v, self.u, self.fixed))
+        parts = []
+        for start in range(0, max(len(keep), len(widths), 1), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            alive = keep if len(keep) == 1 else keep[chunk]
+            u, v = self.channels(widths if len(widths) == 1 else widths[chunk])
+            v = v * alive
+            total = v @ by_v + alive @ fixed + (u * v) @ uv
+            if by_u.any():
+                total += (u * alive) @ by_u
+            parts.append(total)
+        return np.concatenate(parts)
 
 
 def _coefficients(term: _Term) -> tuple[tuple[int, int], ...]:

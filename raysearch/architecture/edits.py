@@ -174,6 +174,12 @@ class EditsBatch:
             )
         return self._take(np.arange(len(self))[index])
 
+    def skip_matrix(self, num_pairs: int) -> np.ndarray:
+        """Which skips each candidate has: [B, P] bool."""
+        matrix = np.zeros((len(self), num_pairs), bool)
+        matrix[self.skip_rows, self.skip_pairs] = True
+        return matrix
+
     def _take(self, rows: np.ndarray) -> EditsBatch:
         starts = np.searchsorted(self.skip_rows, rows)
         counts = np.searchsorted(self.skip_rows, rows, side="right") - starts

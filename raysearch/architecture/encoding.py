@@ -9,7 +9,7 @@ suffice; n is max(128, L).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,26 +108,65 @@ def sufficient_types(architecture: Architecture) -> tuple[str, ...]:
     return ESNAC_TYPES if words <= set(ESNAC_TYPES) else ALL_TYPES
 
 
-def _encode(
-    architecture: Architecture, seen: View, n_max: int | None, types: Sequence[str]
-) -> np.ndarray:
-    layers = [architecture.layers[place] for place in seen.listed]
-    words = [layer_type(layer) for layer in layers]
-    n_max = max(N_MAX, len(layers)) if n_max is None else n_max
-    if n_max < len(layers):
-        raise ConfigError(f"n_max is {n_max}: this network has {len(layers)} layers, give no less")
+def code_table(words: Iterable[str], types: Sequence[str]) -> np.ndarray:
+    """Where each word of `ALL_TYPES` stands in `types`: [19] int64, -1 for those that are not there.
+
+    Raises:
+        ConfigError: one of the `words`, which a network needs, is not there.
+    """
     unknown = sorted(set(words) - set(types))
     if unknown:
         raise ConfigError(f"types lacks {unknown[0]!r}, which this network has: use ALL_TYPES")
-    out = np.zeros((len(layers), len(types) + NUM_ATTRS + 2 * n_max), np.float32)
-    for place, (layer, word) in enumerate(zip(layers, words, strict=True)):
-        out[place, types.index(word)] = 1
-        in_shape = architecture[layer.inputs[0][0]].shape
-        out[place, len(types) : len(types) + NUM_ATTRS] = layer_attrs(layer, in_shape)
-    links = len(types) + NUM_ATTRS
-    for source, target in seen.edges:
-        out[target, links + target - source] = 1
-        out[source, links + n_max + target - source] = 1
+    place = {word: index for index, word in enumerate(types)}
+    return np.array([place.get(word, -1) for word in ALL_TYPES], np.int64)
+
+
+def link_width(num_layers: int, n_max: int | None) -> int:
+    """n, the columns of the in-links and of the out-links.
+
+    Raises:
+        ConfigError: n_max is too small for the network.
+    """
+    n = max(N_MAX, num_layers) if n_max is None else n_max
+    if n < num_layers:
+        raise ConfigError(f"n_max is {n_max}: this network has {num_layers} layers, give no less")
+    return n
+
+
+def link_columns(
+    source: np.ndarray, target: np.ndarray, m: int, n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of edges from `source` to `target` [E] in the target's vectors (in-links) and in the source's (out-links).
+
+    Distance d is written in column d of its part, as in ESNAC's code; column 0 stays empty.
+    """
+    distance = m + NUM_ATTRS + target - source
+    return distance, distance + n
+
+
+def _layer_words(architecture: Architecture, seen: View) -> list[str]:
+    return [layer_type(architecture.layers[place]) for place in seen.listed]
+
+
+def _layer_attrs(architecture: Architecture, seen: View) -> np.ndarray:
+    """Attributes of the listed layers: [L, 6] int64."""
+    layers = [architecture.layers[place] for place in seen.listed]
+    rows = [layer_attrs(layer, architecture[layer.inputs[0][0]].shape) for layer in layers]
+    return np.array(rows, np.int64).reshape(-1, NUM_ATTRS)
+
+
+def _encode(
+    architecture: Architecture, seen: View, n_max: int | None, types: Sequence[str]
+) -> np.ndarray:
+    words = _layer_words(architecture, seen)
+    m, n = len(types), link_width(len(words), n_max)
+    codes = code_table(words, types)
+    out = np.zeros((len(words), m + NUM_ATTRS + 2 * n), np.float32)
+    out[np.arange(len(words)), codes[[ALL_TYPES.index(word) for word in words]]] = 1
+    out[:, m : m + NUM_ATTRS] = _layer_attrs(architecture, seen)
+    source, target = np.array(seen.edges, np.int64).reshape(-1, 2).T
+    into, made = link_columns(source, target, m, n)
+    out[target, into] = out[source, made] = 1
     return out
 
 
@@ -161,28 +200,35 @@ class BatchEncoder:
         types = types or sufficient_types(self.teacher)
         template = _encode(self.teacher, self.seen, n_max, types)
         m = len(types)
-        n = (template.shape[1] - m - NUM_ATTRS) // 2
         out = np.repeat(template[None], len(batch), axis=0)  # [B, L, F]
-        self._set_channels(out, batch.widths, m)
-        row, place = np.nonzero(batch.remove[:, self.seen.listed])
-        out[row, place, : m + NUM_ATTRS] = 0
-        out[row, place, types.index("identity")] = 1
+        for place, column, fixed, row in self.variable_columns():
+            out[:, place, m + column] = fixed + batch.widths @ row
+        gone, place = np.nonzero(batch.remove[:, self.seen.listed])
+        out[gone, place, : m + NUM_ATTRS] = 0
+        out[gone, place, types.index("identity")] = 1
         source, target = self.pairs[batch.skip_pairs].T
-        out[batch.skip_rows, target, m + NUM_ATTRS + target - source] = 1
-        out[batch.skip_rows, source, m + NUM_ATTRS + n + target - source] = 1
+        into, made = link_columns(source, target, m, link_width(len(template), n_max))
+        out[batch.skip_rows, target, into] = 1
+        out[batch.skip_rows, source, made] = 1
         return out
 
-    def _set_channels(self, out: np.ndarray, widths: np.ndarray, m: int) -> None:
-        """Writes in, out and depthwise groups of convolutions and linear layers; in place."""
-        for place, layer_index in enumerate(self.seen.listed):
-            layer = self.teacher.layers[layer_index]
-            axis = self.channels.axes[layer_index]
-            mixes = layer.op == "linear" and is_last(layer.shape, axis)
-            if mixes or layer.op in ("conv", "conv_transpose"):
-                into, made = (
-                    affine.fixed[layer_index] + widths @ affine.matrix[layer_index]
-                    for affine in (self.channels.into, self.channels.out)
-                )
-                out[:, place, m + _IN], out[:, place, m + _OUT] = into, made
-                if layer.op != "linear" and layer.attrs["groups"] == layer.attrs["in_channels"] > 1:
-                    out[:, place, m + _GROUPS] = into
+    def teacher_words(self) -> list[str]:
+        """The types of the teacher's listed layers: [L]."""
+        return _layer_words(self.teacher, self.seen)
+
+    def teacher_attrs(self) -> np.ndarray:
+        """The attributes of the teacher's listed layers: [L, 6] int64."""
+        return _layer_attrs(self.teacher, self.seen)
+
+    def variable_columns(self) -> Iterator[tuple[int, int, int, np.ndarray]]:
+        """The attributes that the widths decide, as (place, column, fixed, row [G]): fixed + row @ widths."""
+        into, made = self.channels.into, self.channels.out
+        for place, index in enumerate(self.seen.listed):
+            layer = self.teacher.layers[index]
+            linear = layer.op == "linear" and is_last(layer.shape, self.channels.axes[index])
+            conv = layer.op in ("conv", "conv_transpose")
+            if conv or linear:
+                yield place, _IN, int(into.fixed[index]), into.matrix[index]
+                yield place, _OUT, int(made.fixed[index]), made.matrix[index]
+            if conv and layer.attrs["groups"] == layer.attrs["in_channels"] > 1:
+                yield place, _GROUPS, int(into.fixed[index]), into.matrix[index]

@@ -143,6 +143,13 @@ class Architecture:
         return peak_activation_bytes(self)
 
     @cached_property
+    def memory_bytes(self) -> int:
+        """What inference takes for one input, in float32: `peak_memory_bytes`, and all parameters and buffers."""
+        from raysearch.architecture.memory import weight_bytes
+
+        return self.peak_memory_bytes + weight_bytes(self)
+
+    @cached_property
     def id(self) -> str:
         """A short content hash; equal for equal networks (names of layers do not count, those of parameters do)."""
         from raysearch.architecture.canonical import canonical_form

@@ -48,6 +48,7 @@ def removable_layers(teacher: Architecture, channels: ChannelMap) -> tuple[int, 
         if layer.op in REMOVABLE_OPS
         and layer.name != teacher.output
         and into[place] == out[place]
+        and teacher.axis(layer.inputs[0][0]) == channels.read[place]
         and (layer.op != "conv" or set(layer.attrs["stride"]) == {1})
     )
 

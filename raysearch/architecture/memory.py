@@ -1,4 +1,4 @@
-"""Activation memory of inference by liveness over the topological order.
+"""Memory of inference: weights, and activations by liveness over the topological order.
 
 A tensor lives from the layer that makes it to its last reader; views own nothing and keep their source alive; the input belongs to the
 caller. A slot of k producers is k - 1 explicit additions, each with an output of its own. What an opaque layer holds between its own
@@ -10,9 +10,27 @@ from __future__ import annotations
 import math
 
 from raysearch.architecture.graph import Architecture
+from raysearch.architecture.ops import Shape
 
 BYTES = 4
 """Of one float32."""
+_COUNTER_BYTES = 8
+"""Of BatchNorm's counter of batches, an int64; all other state is float32."""
+
+
+def buffer_bytes(role: str, shape: Shape) -> int:
+    """What a buffer takes."""
+    return (_COUNTER_BYTES if role == "num_batches_tracked" else BYTES) * math.prod(shape)
+
+
+def weight_bytes(architecture: Architecture) -> int:
+    """What parameters and buffers take, shared ones once."""
+    buffers = {
+        layer.params.get(role, f"{layer.name}.{role}"): buffer_bytes(role, shape)
+        for layer in architecture.layers
+        for role, shape in layer.buffer_shapes.items()
+    }
+    return BYTES * architecture.num_params + sum(buffers.values())
 
 
 def peak_activation_bytes(architecture: Architecture) -> int:

@@ -40,7 +40,7 @@ DTYPES = (
     "complex64",
 )
 _TARGET = re.compile(r"aten\.[A-Za-z_][A-Za-z0-9_]{0,80}\.[A-Za-z_][A-Za-z0-9_]{0,80}")
-_OPERANDS = ("slot", "state", "step", "batch", "dtype", "device", "tensor")
+_OPERANDS = ("tensor", "slot", "state", "step", "batch", "dtype", "device")
 
 
 def check_program(program: Any) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from raysearch.architecture.apply import apply_edits
 from raysearch.architecture.budget import METRICS, resolve_budget
 from raysearch.architecture.channels import analyse
+from raysearch.architecture.compact import CompactBatch, CompactEncoder
 from raysearch.architecture.costs import CostModel
 from raysearch.architecture.edits import Edits, EditsBatch, pad_columns
 from raysearch.architecture.encoding import BatchEncoder
@@ -22,6 +23,8 @@ from raysearch.architecture.features import FeatureMap
 from raysearch.architecture.graph import COMPACT_PREFIX, Architecture
 from raysearch.architecture.groups import ChannelGroup, channel_map, group_channels
 from raysearch.architecture.legal import removable_layers, skip_pairs
+from raysearch.architecture.limits import Limits, liveness_chunk, with_weight_bytes
+from raysearch.architecture.liveness import Liveness
 from raysearch.architecture.repair import Repairer
 from raysearch.architecture.sampling import Dimensions, mutate_edits, sample_edits
 from raysearch.architecture.validate import (
@@ -93,15 +96,14 @@ class SearchSpace:
             shrink="shrink" in self.operations,
             num_pairs=len(self.skip_pairs),
         )
-        cost = {"params": teacher.num_params, "macs": teacher.macs}
-        self.limits: dict[str, int] = resolve_budget(budget, cost)
+        self.limits: dict[str, int] = resolve_budget(budget, self._costs_of(teacher))
         self._check_budget()
         self._repairer = Repairer.of(
-            self._costs,
+            self._make_limits(),
             self.groups,
-            {METRICS.index(metric): limit for metric, limit in self.limits.items()},
             shrink=self._dimensions.shrink,
             removable=self.removable,
+            skip_pairs=self.skip_pairs,
             num_layers=len(teacher.layers),
         )
 
@@ -134,10 +136,7 @@ class SearchSpace:
 
         Deterministic and idempotent. Skips into removed layers, which have no effect, are dropped.
         """
-        batch = self._conform(batch)
-        remove, widths = self._repairer(batch.remove, batch.widths)
-        active = self._active_skips(remove, batch)
-        return EditsBatch(remove, widths, batch.skip_rows[active], batch.skip_pairs[active])
+        return self._repairer(self._conform(batch))
 
     def uniform(self) -> Edits:
         """The teacher scaled to the budget: all groups by one factor, nothing removed if it can be helped, the rest filled."""
@@ -158,6 +157,10 @@ class SearchSpace:
     def macs(self, batch: EditsBatch | Edits) -> np.ndarray:
         """Multiply-accumulates of every student for one input: [n] int64, exact."""
         return self._count(batch, "macs")
+
+    def memory(self, batch: EditsBatch | Edits) -> np.ndarray:
+        """Bytes of weights and of the activations that live at once, for one input (`Architecture.memory_bytes`): [n] int64, exact."""
+        return self._count(batch, "memory")
 
     def within_budget(self, batch: EditsBatch | Edits) -> np.ndarray:
         """Which students are inside every limit: [n] bool."""
@@ -220,6 +223,13 @@ class SearchSpace:
         full = self._conform(batch)
         return self._encoder.encode(self._drop_inactive(full), n_max=n_max, types=types)
 
+    def encode_compact(self, batch: EditsBatch) -> CompactBatch:
+        """The same as `encode` in a form that is linear in layers and edits: for thousands (see `compact.py`)."""
+        active = self._drop_inactive(self._conform(batch))
+        return self._compact_encoder(
+            active.remove, active.widths, active.skip_rows, active.skip_pairs
+        )
+
     def features(self, batch: EditsBatch) -> np.ndarray:
         """Hand-made features for a Gaussian process: [n, D] float32, of about unit range; `feature_blocks` names the columns."""
         full = self._conform(batch)
@@ -231,8 +241,20 @@ class SearchSpace:
         return self._features.blocks
 
     @cached_property
+    def _weight_costs(self) -> CostModel:
+        return with_weight_bytes(self._costs, self.teacher, self._channels)
+
+    @cached_property
+    def _liveness(self) -> Liveness:
+        return Liveness.of(self.teacher, self._channels, self.skip_pairs)
+
+    @cached_property
     def _encoder(self) -> BatchEncoder:
         return BatchEncoder.of(self.teacher, self._channels, self.skip_pairs)
+
+    @cached_property
+    def _compact_encoder(self) -> CompactEncoder:
+        return CompactEncoder.of(self._encoder)
 
     @cached_property
     def _features(self) -> FeatureMap:
@@ -251,9 +273,21 @@ class SearchSpace:
         if isinstance(batch, Edits):
             batch = EditsBatch.from_edits([batch])
         batch = self._conform(batch)
+        if metric == "memory":
+            return self._count_memory(batch)
         keep = self._costs.keep(batch.remove)
         totals = self._costs.totals(keep, batch.widths, [METRICS.index(metric)])
         return totals[:, 0].astype(np.int64)
+
+    def _count_memory(self, batch: EditsBatch) -> np.ndarray:
+        costs, liveness = self._weight_costs, self._liveness
+        column, size = [costs.uv.shape[1] - 1], liveness_chunk(liveness)
+        total = costs.totals(costs.keep(batch.remove), batch.widths, column)[:, 0]
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            moments = liveness.moments(part.remove, part.skip_matrix(len(self.skip_pairs)))
+            total[start : start + size] += moments.at(part.widths).max(axis=1)
+        return total.astype(np.int64)
 
     def _active_skips(self, remove: np.ndarray, batch: EditsBatch) -> np.ndarray:
         return ~remove[batch.skip_rows, self.skip_pairs[batch.skip_pairs, 1]]
@@ -276,9 +310,26 @@ class SearchSpace:
     def _check_edits(self, edits: Edits) -> None:
         check_edits(edits, self.teacher, self.groups, self.removable, len(self.skip_pairs))
 
+    @staticmethod
+    def _costs_of(network: Architecture) -> dict[str, int]:
+        return {
+            "params": network.num_params,
+            "macs": network.macs,
+            "memory": network.memory_bytes,
+        }
+
+    def _make_limits(self) -> Limits:
+        costs = self._costs
+        columns = {metric: place for place, metric in enumerate(METRICS)}
+        if "memory" in self.limits:
+            costs = self._weight_costs
+            columns["memory"] = costs.uv.shape[1] - 1
+        limits = Limits.of(costs, columns, self.limits)
+        return limits.with_liveness(self._liveness) if "memory" in self.limits else limits
+
     def _check_budget(self) -> None:
         smallest = self.smallest()
-        total = {"params": self.teacher.num_params, "macs": self.teacher.macs}
+        total = self._costs_of(self.teacher)
         for metric, limit in self.limits.items():
             least = int(self._count(smallest, metric)[0])
             if least > limit:

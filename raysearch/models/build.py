@@ -58,8 +58,7 @@ def build(
     slices = plan(architecture, shapes, keep) if inherit_from is not None else {}
     like = next((t for t in state.values() if t.is_floating_point()), None)
     complete = {
-        name: all(part.is_complete(shapes[part.key]) for part in parts.values())
-        for name, parts in slices.items()
+        name: _is_complete(architecture[name], parts, shapes) for name, parts in slices.items()
     }
     root = nn.Module()
     graph = _wire(architecture, root, complete)
@@ -69,6 +68,14 @@ def build(
     if inherit_from is None:
         _load_constants(architecture, root)
     return fx.GraphModule(root, graph, class_name="Network")
+
+
+def _is_complete(
+    layer: Layer, parts: Mapping[str, Slice], shapes: Mapping[str, tuple[int, ...]]
+) -> bool:
+    """Whether all of a layer's state comes from the teacher's."""
+    ours = {**layer.param_shapes, **layer.buffer_shapes}
+    return all(part.is_complete(shapes[part.key], ours[role]) for role, part in parts.items())
 
 
 def num_parameters(module: nn.Module) -> int:

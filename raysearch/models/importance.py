@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from raysearch.architecture.axes import is_last
 from raysearch.architecture.channels import ChannelAnalysis, analyse
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.variables import Blocks
@@ -38,7 +39,7 @@ def l1_importance(architecture: Architecture, state: State) -> list[np.ndarray]:
     seen: set[str] = set()
     for layer, blocks in zip(architecture.layers, analysis.outputs, strict=True):
         key = state_keys(layer).get("weight", "")
-        if creates_channels(layer) and key not in seen:
+        if creates_channels(architecture, layer) and key not in seen:
             seen.add(key)
             scores.add(blocks, norms[key].flatten(1).sum(1).cpu().numpy())
     return scores.values
@@ -110,11 +111,11 @@ def _by_channel(
     ):
         for role, key in state_keys(layer).items():
             change = changes.get(key)
-            if change is None or key in seen or not _is_by_channel(layer):
+            if change is None or key in seen or not _is_by_channel(architecture, layer):
                 continue
             seen.add(key)
             yield out, change.flatten(1).sum(1) if change.ndim > 1 else change
-            if creates_channels(layer) and role == "weight":
+            if creates_channels(architecture, layer) and role == "weight":
                 yield into, _columns(change, layer.attrs.get("groups", 1))
 
 
@@ -124,13 +125,13 @@ def _columns(change: torch.Tensor, groups: int) -> torch.Tensor:
     return by_column.unflatten(0, (groups, -1)).sum(1).flatten()
 
 
-def _is_by_channel(layer: Layer) -> bool:
+def _is_by_channel(architecture: Architecture, layer: Layer) -> bool:
     """Whether the first axis of a layer's parameters is that of its output's channels."""
-    return len(layer.shape) == 1 or layer.op != "linear"  # on a map it acts on the last axis
+    return layer.op != "linear" or is_last(layer.shape, architecture.axis(layer.name))
 
 
-def creates_channels(layer: Layer) -> bool:
+def creates_channels(architecture: Architecture, layer: Layer) -> bool:
     """Whether a layer's filters make new channels; a depthwise convolution changes those that it reads."""
     if layer.op == "conv":
         return not layer.attrs["groups"] == layer.attrs["in_channels"] > 1
-    return layer.op == "linear" and len(layer.shape) == 1
+    return layer.op == "linear" and _is_by_channel(architecture, layer)

@@ -46,8 +46,7 @@ class Slice:
         columns = (
             np.arange(target.shape[1]) if self.columns is None and target.ndim > 1 else self.columns
         )
-        if target.shape[2:] != source.shape[2:]:
-            return  # another kernel size: nothing to take over
+        target, source = _centres(target, source)
         if columns is None:
             _copy_rows(target, source, self.rows)
         elif _is_prefix(self.rows, source.shape[0]) and _is_prefix(columns, source.shape[1]):
@@ -55,10 +54,12 @@ class Slice:
         else:
             _copy_grid(target, source, self.rows, columns)
 
-    def is_complete(self, source: Shape) -> bool:
-        """Whether every entry comes from the teacher's tensor of shape `source`."""
+    def is_complete(self, source: Shape, target: Shape) -> bool:
+        """Whether every entry of our tensor of shape `target` comes from the teacher's of shape `source`."""
         if self.rows is None:
-            return True
+            return target == source
+        if any(ours > theirs for ours, theirs in zip(target[2:], source[2:], strict=True)):
+            return False
         sides = [(self.rows, source[self.axis])]
         if self.columns is not None:
             sides.append((self.columns, source[1]))
@@ -124,7 +125,10 @@ def _linear_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[
     attrs = context.layer.attrs
     if not is_last(context.layer.shape, context.axis):  # another axis: as it stands
         leaving, arriving = identity(attrs["out_features"]), identity(attrs["in_features"])
-    weight = Slice(context.key("weight"), leaving.channels, arriving.channels)
+    columns = arriving.channels
+    if arriving.total != context.teacher_shape("weight")[1]:
+        columns = np.full(attrs["in_features"], FRESH)  # bound to features that the teacher lacks
+    weight = Slice(context.key("weight"), leaving.channels, columns)
     return _with_bias(context, weight, leaving)
 
 
@@ -177,6 +181,15 @@ _SLICERS: Mapping[str, Callable[[Context, Origin, Origin], dict[str, Slice]]] = 
     **dict.fromkeys(("layer_norm", "rms_norm", "prelu", "param_binary"), _parametric_slices),
     "opaque": _opaque_slices,
 }
+
+
+def _centres(target: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both restricted to the window that two kernels of different sizes share when their centres lie on each other."""
+    for axis in range(2, target.ndim):
+        shared = min(target.shape[axis], source.shape[axis])
+        target = target.narrow(axis, (target.shape[axis] - shared) // 2, shared)
+        source = source.narrow(axis, (source.shape[axis] - shared) // 2, shared)
+    return target, source
 
 
 def _is_prefix(index: np.ndarray, size: int) -> bool:

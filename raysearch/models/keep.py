@@ -62,12 +62,15 @@ class ChannelRanking:
             for number, width in enumerate(widths)
         ]
         found = {}
-        for layer, blocks in zip(self.teacher.layers, self.analysis.outputs, strict=True):
+        teacher = self.teacher
+        for layer, axis, blocks in zip(
+            teacher.layers, teacher.axes, self.analysis.outputs, strict=True
+        ):
             channels = self._axis(blocks, kept)
             ours = student.index.get(layer.name)
             if channels is None or ours is None or not student.layers[ours].shape:
                 continue
-            if len(channels) == student.layers[ours].shape[0]:
+            if len(channels) == student.layers[ours].shape[axis]:
                 found[layer.name] = channels
         return found
 
@@ -154,17 +157,21 @@ def _equations(
     student: Architecture, teacher: Architecture, analysis: ChannelAnalysis
 ) -> Iterator[tuple[Blocks, int]]:
     """(blocks, how many channels they have in the student); removed layers say nothing of their own channels."""
-    for layer, blocks in zip(teacher.layers, analysis.outputs, strict=True):
+    for layer, axis, into, blocks in zip(
+        teacher.layers, teacher.axes, analysis.inputs, analysis.outputs, strict=True
+    ):
         position = student.index.get(layer.name)
         if position is None or not layer.shape:
             continue
         ours = student.layers[position]
         if ours.op != layer.op or not ours.shape:
             continue
-        yield blocks, ours.shape[0]
-        added = channel_pads(layer) if layer.op == "pad" else None
-        if added is not None and (now := channel_pads(ours)) is not None:
+        yield blocks, ours.shape[axis]
+        added = channel_pads(layer, axis) if layer.op == "pad" else None
+        if added is not None and (now := channel_pads(ours, axis)) is not None:
             yield _leading(blocks, analysis, added[0]), now[0]
+        if layer.op == "slice" and layer.attrs["dim"] == axis:
+            yield _leading(into, analysis, layer.attrs["start"]), ours.attrs["start"]
 
 
 def _leading(blocks: Blocks, analysis: ChannelAnalysis, channels: int) -> Blocks:

@@ -59,7 +59,7 @@ def follow(
         arriving = [_read(architecture, layer, slot, origins) for slot in layer.inputs]
         context = Context(layer, architecture, shapes, keep, blocks.get(layer.name, 1))
         leaving = _RULES.get(layer.op, _pass)(context, arriving)
-        origins[layer.name] = _chosen(layer, keep, leaving) if layer.name in keep else leaving
+        origins[layer.name] = _chosen(context, leaving) if layer.name in keep else leaving
         yield context, arriving, origins[layer.name]
 
 
@@ -163,12 +163,13 @@ def _transposed(context: Context, arriving: Sequence[Origin]) -> Origin:
     return Origin(_prefix(context.size, total, context.blocks), total)
 
 
-def _chosen(layer: Layer, keep: Keep, leaving: Origin) -> Origin:
+def _chosen(context: Context, leaving: Origin) -> Origin:
     """What `keep` says of a layer's output; channels beyond the teacher's are fresh."""
-    channels = np.asarray(keep[layer.name], np.int64)
-    if channels.shape != (layer.shape[0],):
+    name = context.layer.name
+    channels = np.asarray(context.keep[name], np.int64)
+    if channels.shape != (context.size,):
         raise WeightsError(
-            f"keep lists {channels.size} channels for layer {layer.name!r}, which has {layer.shape[0]}; "
+            f"keep lists {channels.size} channels for layer {name!r}, which has {context.size}; "
             "list the teacher's channel of each"
         )
     return Origin(channels, leaving.total)
@@ -190,6 +191,8 @@ def is_depthwise(layer: Layer, teacher: Shape, total: int = 1) -> bool:
 
 def _depthwise(arriving: Origin, size: int, total: int) -> Origin:
     ours, theirs = size // len(arriving.channels), total // arriving.total
+    if ours != theirs:  # another tensor arrives than in the teacher
+        return Origin(np.arange(size), total)
     grid = arriving.channels[:, None] * theirs + np.arange(ours)  # [C, ours]
     return Origin(np.where(arriving.channels[:, None] < 0, FRESH, grid).ravel(), total)
 

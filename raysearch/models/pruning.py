@@ -59,10 +59,10 @@ def pruning_importance(
             graph = torch_pruning.DependencyGraph().build_dependency(module, example_inputs=images)
         for layer, blocks in zip(architecture.layers, analysis.outputs, strict=True):
             path = module_path(layer)
-            if not creates_channels(layer) or path is None:
+            if not creates_channels(architecture, layer) or path is None:
                 continue
             filters = module.get_submodule(path)
-            rows = list(range(layer.shape[0]))
+            rows = list(range(layer.shape[architecture.axis(layer.name)]))
             pruner = graph.get_pruner_of_module(filters)
             assert pruner is not None, f"no pruner for {layer.name}"
             found = importance(graph.get_pruning_group(filters, pruner.prune_out_channels, rows))

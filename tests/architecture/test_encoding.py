@@ -36,6 +36,17 @@ def test_esnac_lists_its_layers_and_edges(networks):
     assert (len(seen.listed), len(seen.edges)) == (55, 54)
 
 
+def test_esnac_counts_a_skip_pair_wherever_shapes_agree_edges_included(networks):
+    # the public code also draws skips along existing edges, where they change nothing: 1605 on ResNet-34, of which 123 are edges
+    # (123 and 108 layers with its flatten, which sends and takes no skip)
+    teacher = networks["resnet34"]()
+    space = SearchSpace(teacher, grouping="by_size")
+    assert len(space.skip_pairs) + len(view(teacher).edges) + 1 == 1605
+    assert [group.size for group in space.groups] == [64, 128, 256, 512]
+    assert len(space.removable) == 98
+    assert teacher.num_params == 21_328_292
+
+
 def test_a_vector_holds_type_attributes_and_links(networks):
     teacher = networks["resnet"]()
     space = SearchSpace(teacher)

@@ -2,8 +2,13 @@
 
 import math
 
+import numpy as np
+import pytest
+
 from raysearch.architecture import SearchSpace
+from raysearch.architecture.edits import Edits
 from raysearch.architecture.ops import OPS
+from raysearch.errors import BudgetError
 
 
 def test_a_chain_holds_two_tensors_at_once(builder):
@@ -71,3 +76,94 @@ def test_students_peak_as_a_simulation_says(teacher):
     for edits in space.sample(12, seed=1):
         student = space.apply(edits)
         assert student.peak_memory_bytes == simulate(student)
+
+
+def test_weights_are_parameters_and_buffers_and_count_once_where_shared(builder):
+    b = builder(1, 4, 4)
+    b.conv("a", 2)
+    b.bn("bn")
+    network = b.done()
+    # 18 weights; scale, shift, mean and variance of two channels; one 8-byte counter
+    assert network.memory_bytes == network.peak_memory_bytes + 4 * (18 + 8) + 8
+
+
+@pytest.mark.parametrize("grouping", ["coupled", "by_size"])
+def test_a_batch_counts_memory_as_each_student_does(teacher, grouping):
+    space = SearchSpace(teacher, grouping=grouping)
+    batch = space.mutate(space.sample(60, seed=1), 2)
+    assert len(batch.skip_rows) > 20
+    expected = [space.apply(edits).memory_bytes for edits in batch]
+    assert space.memory(batch).tolist() == expected
+    assert space.memory(space.largest()).tolist() == [teacher.memory_bytes]
+
+
+def test_a_slot_of_several_producers_in_the_teacher_counts_in_batches(builder):
+    b = builder(1, 4, 4)
+    for name in "abc":
+        b.conv(name, 2, source="x")
+    b.add("relu", "unary", ("a", "b", "c"), fn="relu", args=[], kwargs={})
+    b.add("drop", "dropout", ("relu", "a"), fn="dropout", p=0.5)
+    b.conv("d", 2)
+    b.add("last", "add", "d", "relu")
+    b.conv("logits", 3)
+    space = SearchSpace(b.done())
+    batch = space.mutate(space.sample(50, seed=0), 1)
+    assert space.memory(batch).tolist() == [space.apply(e).memory_bytes for e in batch]
+
+
+BUDGETS = (
+    {"memory": 0.3},
+    {"memory": 0.9},
+    {"memory": 0.4, "params": 0.1},
+    {"memory": 0.2, "params": 0.5, "macs": 0.3},
+)
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_no_student_is_outside_a_memory_budget_and_repair_is_idempotent(teacher, budget):
+    space = SearchSpace(teacher, grouping="by_size", budget=budget)
+    for seed in range(5):
+        batch = space.mutate(space.sample(12, seed=seed), seed)
+        assert space.within_budget(batch).all()
+        assert list(space.repair(batch)) == list(batch)
+        for edits in batch[:3]:
+            assert space.apply(edits).memory_bytes <= space.limits["memory"]
+
+
+def test_a_memory_budget_is_filled(teacher):
+    for share in (0.1, 0.3, 0.8):
+        space = SearchSpace(teacher, budget={"memory": share})
+        used = space.memory(space.sample(40, seed=0)) / space.limits["memory"]
+        assert used.min() >= 0.9
+
+
+def test_skips_go_where_the_smallest_widths_do_not_fit_with_them(networks):
+    teacher = networks["resnet"]()
+    free = SearchSpace(teacher)
+    least = int(free.memory(free.smallest())[0])
+    space = SearchSpace(teacher, budget={"memory": least})
+    every = Edits((), free.largest().widths, tuple(range(len(free.skip_pairs))))
+    batch = space.repair(space.batch([every, free.largest()]))
+    assert space.within_budget(batch).all()
+    wider = SearchSpace(teacher, ["shrink", "skip"], budget={"memory": int(1.5 * least)})
+    kept = wider.repair(wider.batch([every]))
+    assert 0 < len(kept.skip_pairs) < len(free.skip_pairs)
+
+
+def test_memory_never_grows_where_a_layer_or_a_skip_goes(teacher):
+    space = SearchSpace(teacher, grouping="by_size")
+    rng = np.random.default_rng(0)
+    for edits in space.sample(10, seed=3):
+        before = space.memory(edits)[0]
+        kept = tuple(s for s in edits.skips if rng.random() < 0.5)
+        assert space.memory(Edits(edits.remove, edits.widths, kept))[0] <= before
+        more = {*edits.remove, *rng.choice(space.removable, 2).tolist()}
+        assert space.memory(Edits(tuple(more), edits.widths, edits.skips))[0] <= before
+
+
+def test_a_memory_budget_that_no_student_meets_names_the_smallest_one(networks):
+    teacher = networks["vgg"]()
+    free = SearchSpace(teacher)
+    least = free.apply(free.smallest()).memory_bytes
+    with pytest.raises(BudgetError, match=rf"budget\.memory.*{least:,}"):
+        SearchSpace(teacher, budget={"memory": least - 1})

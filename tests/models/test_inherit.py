@@ -137,7 +137,7 @@ def test_the_whole_teacher_is_taken_as_it_stands(joined):
     teacher, architecture, _ = joined
     shapes = {key: tuple(tensor.shape) for key, tensor in teacher.state_dict().items()}
     for parts in plan(architecture, shapes).values():
-        assert all(part.is_complete(shapes[part.key]) for part in parts.values())
+        assert all(part.is_complete(shapes[part.key], shapes[part.key]) for part in parts.values())
 
 
 def test_channels_that_the_teacher_lacks_are_initialised_afresh(trained):

@@ -12,7 +12,10 @@ from raysearch.errors import WeightsError
 from raysearch.models import build, trace
 from raysearch.models.keep import ChannelRanking, best_of_blocks, keep_sets, variable_widths
 
+from .moving import exact_networks
 from .nets import LeNet, OptionA, small_networks
+
+NETWORKS = {**small_networks(), **exact_networks()}
 
 
 class Masked(fx.Interpreter):
@@ -29,9 +32,10 @@ class Masked(fx.Interpreter):
         name = self.layer_of.get(n)
         if name is None:
             return value
-        mask = torch.zeros(value.shape[1], dtype=value.dtype)
+        axis = self.architecture.axis(name) + 1
+        mask = torch.zeros(value.shape[axis], dtype=value.dtype)
         mask[self.keep[name]] = 1
-        return value * mask.view(1, -1, *[1] * (value.ndim - 2))
+        return value * mask.view(-1, *[1] * (value.ndim - 1 - axis))
 
 
 def _nodes(architecture, nodes):
@@ -41,6 +45,8 @@ def _nodes(architecture, nodes):
         count = int(layer.op != "identity")
         if layer.op == "add":
             count = len(layer.inputs) - 1
+        if layer.op == "permute":
+            count += layer.attrs["contiguous"]
         for slot in layer.inputs:
             count += 0 if slot in summed else len(slot) - 1
             summed.add(slot)
@@ -69,9 +75,9 @@ def check_student(teacher, architecture, space, edits, scores, images):
 
 
 @pytest.mark.parametrize("operations", [("shrink",), ("remove", "shrink", "skip")])
-@pytest.mark.parametrize("name", small_networks())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_student_is_the_teacher_without_the_other_channels(name, operations, trained):
-    make, shape = small_networks()[name]
+    make, shape = NETWORKS[name]
     teacher = trained(make()).double().eval()
     architecture = trace(teacher, shape)
     space = SearchSpace(architecture, operations=operations, budget={"params": 0.4})

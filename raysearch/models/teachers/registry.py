@@ -1,8 +1,7 @@
-"""Teachers by name: built-in networks, torchvision's, and a user's own callable."""
+"""Teachers by name: built-in networks, those of torchvision and timm, and a user's own callable."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import sys
@@ -10,12 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from raysearch.errors import ConfigError, DataError
+from raysearch.errors import ConfigError, DataError, InputError
 from raysearch.models.teachers import resnet, vgg
-from raysearch.models.tracing.capture import describe, evaluation, example, reason
+from raysearch.models.teachers.libraries import (
+    suggest,
+    timm_network,
+    torchvision_network,
+    without_heads,
+)
+from raysearch.models.tracing.capture import describe, evaluation, example, reason, select
 from raysearch.models.weights import apply_weights, load_weights
 
 Maker = Callable[[str, int, Sequence[int]], nn.Module]
@@ -26,27 +30,27 @@ BUILT_IN: Mapping[str, Maker] = {
 }
 """Name -> (name, classes, input shape) -> module."""
 
-_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
-"""torchvision networks with heads that only training uses: they are left out, from weights files too."""
-
 
 def load_teacher(
     model: str,
     *,
-    num_classes: int,
+    num_classes: int | None,
     input_shape: Sequence[int],
     weights: str | Path | None = None,
+    output_index: int | str | None = None,
 ) -> nn.Module:
     """Makes a teacher and, where a file is given, loads its weights.
 
     Args:
-        model: a built-in name, "torchvision:NAME", or "package.module:callable", which is called with `num_classes` and
-            `input_shape` where its signature takes them and returns the module.
-        num_classes: K of the logits [B, K].
+        model: a built-in name, "torchvision:NAME", "timm:NAME", or "package.module:callable", which is called with
+            `num_classes` and `input_shape` where its signature takes them and returns the module.
+        num_classes: K of the logits [B, K]; None: the network's own default (10 of a built-in one).
         input_shape: [C, H, W] of the images.
         weights: a safetensors file or a saved state_dict.
+        output_index: which output holds the logits where the teacher returns several.
 
     Raises:
+        MissingPackageError: the network is timm's, which is not installed.
         ConfigError: the name is unknown, or the callable does not give a module.
         DataError: the network does not take images of this shape.
         WeightsError: the file cannot be read or does not fit.
@@ -57,88 +61,75 @@ def load_teacher(
     if not name:
         module = _built_in(model, num_classes, shape)
     elif prefix == "torchvision":
-        module = _torchvision(name, num_classes, shape)
-        state = state and _without_heads(name, state)
+        module = torchvision_network(name, num_classes, shape)
+        state = state and without_heads(name, state)
     elif prefix == "timm":
-        raise ConfigError(
-            f"teacher.model is {model!r}, but timm's networks are not available yet; "
-            "write package.module:callable with a function that returns timm.create_model(...)"
-        )
+        module = timm_network(name, num_classes, shape)
     else:
         module = _own(model, num_classes, shape)
     if state is not None:
         apply_weights(module, state, repr(str(weights)))
-    check_forward(module, shape, num_classes)
+    check_forward(module, shape, num_classes, output_index)
     return module
 
 
-def check_forward(module: nn.Module, input_shape: Sequence[int], num_classes: int) -> None:
-    """Runs a batch of two images.
+def check_forward(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    num_classes: int | None,
+    output_index: int | str | None = None,
+) -> int:
+    """Runs a batch of two images, and returns the number of classes.
 
     Raises:
         DataError: the module does not take such images.
+        TraceError: it returns several outputs and `output_index` does not say which, or no tensor.
         ConfigError: it does not return logits [B, num_classes].
     """
     shape = tuple(input_shape)
     try:
         with evaluation(module):
-            logits = module(example(module, shape, 2))
+            outputs = module(example(module, shape, 2))
+    except InputError:
+        raise
     except Exception as error:  # a user's forward may raise anything; it is re-raised as our own
         raise DataError(
             f"the teacher does not take images of shape {list(shape)}: {describe(module, error)} raises {reason(error)}; "
             "set data.resize or data.mode, or choose another teacher.model"
         ) from error
-    if not isinstance(logits, torch.Tensor):
+    logits = select(outputs, output_index)
+    classes = num_classes or "K"
+    found = ["batch", *logits.shape[1:]] if logits.shape[:1] == (2,) else list(logits.shape)
+    if logits.shape[:1] != (2,) or logits.ndim != 2:
         raise ConfigError(
-            f"the teacher returns {type(logits).__name__}, but logits [batch, {num_classes}] are needed; "
-            "wrap it in a module that returns the logits"
+            f"the teacher's output has shape {found}, but logits [batch, {classes}] are needed; "
+            "end it with a layer that gives one number a class"
         )
-    if tuple(logits.shape) != (2, num_classes):
+    if num_classes is not None and logits.shape[1] != num_classes:
         raise ConfigError(
-            f"the teacher's output has shape {['batch', *logits.shape[1:]] if logits.shape[:1] == (2,) else list(logits.shape)}, "
-            f"but the data have {num_classes} classes; give it {num_classes} outputs"
+            f"the teacher's output has shape {found}, but the data have {num_classes} classes; give it {num_classes} outputs"
         )
+    return logits.shape[1]
 
 
-def _built_in(model: str, num_classes: int, shape: tuple[int, ...]) -> nn.Module:
+def _built_in(model: str, num_classes: int | None, shape: tuple[int, ...]) -> nn.Module:
     if model not in BUILT_IN:
         raise ConfigError(
-            f"teacher.model is {model!r}, which is unknown{_suggest(model, BUILT_IN)}; built in are "
-            f"{', '.join(BUILT_IN)}; torchvision:NAME and package.module:callable are understood too"
+            f"teacher.model is {model!r}, which is unknown{suggest(model, BUILT_IN)}; built in are "
+            f"{', '.join(BUILT_IN)}; torchvision:NAME, timm:NAME and package.module:callable are understood too"
         )
     if len(shape) != 3:
         raise DataError(
             f"teacher.model {model} takes images [channels, height, width], but the data's shape is {list(shape)}"
         )
-    return BUILT_IN[model](model, num_classes, shape)
+    return BUILT_IN[model](model, num_classes or 10, shape)
 
 
-def _torchvision(name: str, num_classes: int, shape: tuple[int, ...]) -> nn.Module:
-    import torchvision
-
-    names = torchvision.models.list_models(module=torchvision.models)
-    if name not in names:
-        raise ConfigError(
-            f"teacher.model is 'torchvision:{name}', which torchvision {torchvision.__version__} does not have"
-            f"{_suggest(name, names)}; torchvision.models.list_models() lists its names"
-        )
-    if shape[:1] != (3,):
-        raise DataError(
-            f"teacher.model 'torchvision:{name}' takes images of 3 channels, but the data have {shape[0] if shape else 0}; "
-            "set data.mode=RGB"
-        )
-    options = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
-    return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **options)
-
-
-def _without_heads(name: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    heads = _AUXILIARY.get(name, ())
-    return {key: tensor for key, tensor in state.items() if not key.startswith(tuple(heads))}
-
-
-def _own(model: str, num_classes: int, shape: tuple[int, ...]) -> nn.Module:
+def _own(model: str, num_classes: int | None, shape: tuple[int, ...]) -> nn.Module:
     make = _import(model)
-    values = {"num_classes": num_classes, "input_shape": shape}
+    values: dict[str, Any] = {"input_shape": shape}
+    if num_classes is not None:
+        values = {"num_classes": num_classes, **values}
     accepted = {key: value for key, value in values.items() if key in _accepted(make, values)}
     try:
         module = make(**accepted)
@@ -171,7 +162,7 @@ def _import(model: str) -> Callable[..., Any]:
     for part in attribute.split("."):
         if not hasattr(value, part):
             raise ConfigError(
-                f"teacher.model {model!r}: {module_name} has no {attribute!r}{_suggest(part, dir(value))}"
+                f"teacher.model {model!r}: {module_name} has no {attribute!r}{suggest(part, dir(value))}"
             )
         value = getattr(value, part)
     if not callable(value) or isinstance(value, nn.Module):
@@ -199,8 +190,3 @@ def _accepted(make: Callable[..., Any], names: Mapping[str, Any]) -> set[str]:
         return set(names)
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {name for name, p in parameters.items() if p.kind in by_name}
-
-
-def _suggest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -20,7 +20,7 @@ from raysearch.architecture.ops import OPS, Shape
 from raysearch.errors import InvalidArchitecture, UnsupportedTeacher
 from raysearch.models.calls import BINARY
 from raysearch.models.tracing.capture import Capture, is_in_place, module_label
-from raysearch.models.tracing.folding import Folds, may_fold, name_states
+from raysearch.models.tracing.folding import Folds, fold_program, may_fold, name_states
 from raysearch.models.tracing.moves import COPIES, MOVES, RESHAPES, part, parted, shuffled
 from raysearch.models.tracing.opaque import Pending, opaque_draft, pending_step
 from raysearch.models.tracing.parametric_rules import PARAMETRIC_RULES
@@ -365,6 +365,8 @@ def _append(
     }
     if len(states) < len(draft.params) or not all(is_fixed(value) for value in states.values()):
         raise NotCanonical("has weights that depend on the images")
+    for value in states.values():
+        _check_readable(value)
     if not all(map(may_fold, states.values())):
         raise NotCanonical("has weights that take fewer numbers to compute than to hold")
     try:
@@ -387,6 +389,13 @@ def _append(
         )
     )
     return Made(len(reading.layers) - 1, meta)
+
+
+def _check_readable(value: Value) -> None:
+    try:
+        fold_program(value)
+    except Unreadable as error:
+        raise NotCanonical(str(error)) from error
 
 
 def _shape_of(reading: _Reading, made: Made) -> Shape:

@@ -92,7 +92,7 @@ def select(outputs: Any, output_index: int | str | None) -> Any:
         outputs = _pick(outputs, output_index)
     if isinstance(outputs, (list, tuple, Mapping)):
         raise TraceError(
-            f"the teacher returns {len(outputs)} outputs {_keys(outputs)}; pass output_index=... to say which holds the logits"
+            f"the teacher returns {len(outputs)} outputs {_keys(outputs)}; set output_index to the one that holds the logits"
         )
     if not isinstance(outputs, (torch.Tensor, fx.Node)):
         raise TraceError(
@@ -102,13 +102,15 @@ def select(outputs: Any, output_index: int | str | None) -> Any:
 
 
 def _pick(outputs: Any, output_index: int | str) -> Any:
-    try:
-        return outputs[output_index]
-    except (LookupError, TypeError) as error:
-        many = isinstance(outputs, (list, tuple, Mapping))
-        found = f"outputs {_keys(outputs)}" if many else f"one {type(outputs).__name__}"
+    if not isinstance(outputs, (list, tuple, Mapping)):  # an index would pick an image of the batch
         raise TraceError(
-            f"output_index is {output_index!r}, but the teacher returns {found}; choose one of its outputs"
+            f"output_index is {output_index!r}, but the teacher returns one {type(outputs).__name__}; leave it out"
+        )
+    try:
+        return outputs[output_index]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    except (LookupError, TypeError) as error:
+        raise TraceError(
+            f"output_index is {output_index!r}, but the teacher returns outputs {_keys(outputs)}; choose one of them"
         ) from error
 
 

@@ -63,7 +63,7 @@ def name_states(
     while True:
         path = base if not count else f"{base}.folded" + (f"_{count}" if count > 1 else "")
         move = everywhere or (bool(in_module) and count > 0)
-        programs = {role: _program(roles[role]) for role in roles if move or role in computed}
+        programs = {role: fold_program(roles[role]) for role in roles if move or role in computed}
         found = _new_names(folds, path, programs)
         if found is not None:
             break
@@ -100,7 +100,12 @@ def _new_names(folds: Folds, path: str, programs: Mapping[str, Any]) -> dict[str
     return found
 
 
-def _program(value: Value) -> dict[str, Any]:
+def fold_program(value: Value) -> dict[str, Any]:
+    """How a value is computed from the teacher's state.
+
+    Raises:
+        Unreadable: it cannot be written down.
+    """
     return program_of(value, _no_slot, lambda state: state.name, None)
 
 

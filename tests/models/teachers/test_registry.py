@@ -1,12 +1,20 @@
 """Teachers by name, and what is said when a name, a callable or a file is wrong."""
 
+import sys
 import textwrap
 
 import pytest
 import torch
 from torch import nn
 
-from raysearch.errors import ConfigError, DataError, InputError, WeightsError
+from raysearch.errors import (
+    ConfigError,
+    DataError,
+    InputError,
+    MissingPackageError,
+    TraceError,
+    WeightsError,
+)
 from raysearch.models import check_forward, load_teacher
 from raysearch.models.teachers import BUILT_IN
 
@@ -106,10 +114,10 @@ def test_a_users_callable_gets_what_it_takes(name):
         ("resnet19", ConfigError, "built in are resnet14"),
         ("ResNet-18", ConfigError, "did you mean 'resnet18'"),
         ("", ConfigError, "unknown"),
-        ("timm:resnet18", ConfigError, "timm"),
         ("torchvision:resnet19", ConfigError, "did you mean"),
         ("torchvision:vgg11", DataError, "module 'features.20' (MaxPool2d) raises RuntimeError"),
         ("torchvision:", ConfigError, "unknown"),
+        ("timm:", ConfigError, "unknown"),
         ("users_nots:Small", ConfigError, "no module 'users_nots'"),
         ("users_needy:Small", ConfigError, "no module 'a_package_that_is_not_there'"),
         ("users_broken:Small", ConfigError, "ZeroDivisionError: division by zero"),
@@ -117,7 +125,7 @@ def test_a_users_callable_gets_what_it_takes(name):
         ("users_nets:raises", ConfigError, "RuntimeError: no weights for 10"),
         ("users_nets:needs_more", ConfigError, "TypeError"),
         ("users_nets:returns_number", ConfigError, "returns int"),
-        ("users_nets:returns_tuple", ConfigError, "returns tuple"),
+        ("users_nets:returns_tuple", TraceError, "returns 2 outputs [0, 1]; set output_index"),
         ("users_nets:wrong_classes", ConfigError, "['batch', 7], but the data have 10 classes"),
         ("users_nets:rejects", DataError, "does not take images of shape [3, 16, 16]"),
         ("users_nets:instance", ConfigError, "is Small, but a function or class"),
@@ -133,6 +141,55 @@ def test_a_wrong_teacher_is_refused_in_one_sentence(model, kind, words):
     assert type(caught.value) is kind
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18.a1_in1k", "mobilenetv3_small_050"])
+def test_timm_networks_are_made_for_the_classes_and_channels_of_the_data(name):
+    pytest.importorskip("timm")
+    module = load_teacher(f"timm:{name}", num_classes=4, input_shape=(1, 32, 32))
+    assert check_forward(module, (1, 32, 32), 4) == 4
+    assert next(module.parameters()).shape[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "kind", "words"),
+    [
+        ("resnet81", (3, 32, 32), ConfigError, "did you mean"),
+        ("hf-hub:timm/resnet18", (3, 32, 32), ConfigError, "does not have"),
+        ("resnet18", (32,), DataError, "[channels, height, width]"),
+    ],
+)
+def test_a_wrong_name_or_shape_for_timm_is_one_sentence(name, shape, kind, words):
+    pytest.importorskip("timm")
+    with pytest.raises(kind) as caught:
+        load_teacher(f"timm:{name}", num_classes=4, input_shape=shape)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_timm_the_message_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'raysearch\[timm\]'"):
+        load_teacher("timm:resnet18", num_classes=4, input_shape=(3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [("resnet14", 10), ("torchvision:resnet18", 1000), ("users_nets:Small", 10)],
+)
+@pytest.mark.usefixtures("users_folder")
+def test_without_a_number_of_classes_a_network_has_its_own(name, classes):
+    module = load_teacher(name, num_classes=None, input_shape=SHAPE)
+    assert check_forward(module, SHAPE, None) == classes
+
+
+@pytest.mark.usefixtures("users_folder")
+def test_one_of_several_outputs_can_be_named():
+    module = load_teacher(
+        "users_nets:returns_tuple", num_classes=10, input_shape=SHAPE, output_index=0
+    )
+    with pytest.raises(ConfigError, match=r"shape \['batch', 3, 16, 16\], but logits"):
+        check_forward(module, SHAPE, 10, output_index=1)
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (16, 16)])

@@ -1,0 +1,52 @@
+"""Counted memory against the tensors that a pass really holds."""
+
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from raysearch.architecture import SearchSpace
+from raysearch.models import build, load_teacher, trace
+
+
+class PeakBytes(TorchDispatchMode):
+    """Follows every storage that operations make, until nobody holds it."""
+
+    def __init__(self, *known):
+        super().__init__()
+        self.known = {tensor.untyped_storage()._cdata for tensor in known}
+        self.live = self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self.known:
+                self.known.add(storage._cdata)
+                self.live += storage.nbytes()
+                weakref.finalize(storage, self.freed, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.live)
+        return out
+
+    def freed(self, key, size):
+        self.known.discard(key)
+        self.live -= size
+
+
+@pytest.mark.parametrize("name", ["resnet14", "torchvision:mobilenet_v3_small"])
+def test_counted_memory_is_what_a_pass_holds(name):
+    shape = (3, 32, 32)
+    teacher = trace(load_teacher(name, num_classes=10, input_shape=shape), shape)
+    space = SearchSpace(teacher)
+    students = [space.apply(edits) for edits in space.sample(4, seed=0)]
+    for architecture in (teacher, *students):
+        module = build(architecture).eval()
+        image = torch.zeros(1, *shape)
+        state = [*module.parameters(), *module.buffers()]
+        with torch.inference_mode(), PeakBytes(image, *state) as seen:
+            module(image)
+        assert architecture.peak_memory_bytes == seen.peak
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in state)
+        assert architecture.memory_bytes == seen.peak + weights
