@@ -21,9 +21,9 @@ from raysearch.errors import InvalidArchitecture, UnsupportedTeacher
 from raysearch.models.calls import BINARY
 from raysearch.models.tracing.capture import Capture, is_in_place, module_label
 from raysearch.models.tracing.folding import Folds, fold_program, may_fold, name_states
+from raysearch.models.tracing.further_rules import FURTHER_RULES
 from raysearch.models.tracing.moves import COPIES, MOVES, RESHAPES, part, parted, shuffled
 from raysearch.models.tracing.opaque import Pending, opaque_draft, pending_step
-from raysearch.models.tracing.parametric_rules import PARAMETRIC_RULES
 from raysearch.models.tracing.rules import (
     ALIASES,
     EXPANSIONS,
@@ -49,7 +49,7 @@ from raysearch.models.tracing.values import (
     is_trainable,
 )
 
-_ALL_RULES = {**MOVES, **RULES, **PARAMETRIC_RULES}
+_ALL_RULES = {**MOVES, **RULES, **FURTHER_RULES}
 _IGNORED = frozenset({"sym_size", "sym_numel", "_assert_tensor_metadata", "_assert_scalar"})
 _MODULE_OPS = frozenset(
     {"batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm", "prelu"}
@@ -210,7 +210,7 @@ def _read_item(reading: _Reading, node: fx.Node, site: _Site) -> None:
         else:
             return
     made = reading.several.get(source)
-    found = made[index] if made else None  # type: ignore[index]
+    found = made[index] if made and index < len(made) else None  # type: ignore
     step = reading.values.get(source)
     if found is None and isinstance(step, Step):
         found = Item(step, int(index), node.meta["val"])  # type: ignore[arg-type]
@@ -276,13 +276,16 @@ def _read_call(reading: _Reading, node: fx.Node, site: _Site) -> None:
             why = str(error)
         else:
             _settle(reading, node, made)
-            if not isinstance(node.meta["val"], torch.Tensor):
-                reading.several[node] = [made]
-            return
+            if isinstance(node.meta["val"], torch.Tensor):
+                return
+            reading.several[node] = [made]  # further outputs stay pending
     try:
         step = pending_step(call, values, reading.images, moving=bool(moving))
     except Unreadable as error:
         raise call.refuse(f"{why}, and {error}" if moving else str(error)) from error
+    if node in reading.several:
+        values[node] = step
+        return
     _settle(reading, node, _presented(reading, step, call, site))
 
 
