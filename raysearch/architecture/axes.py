@@ -23,6 +23,7 @@ FIRST_AXIS_OPS = frozenset(
         "prelu",
         "pool",
         "adaptive_pool",
+        "resize",
         "channel_shuffle",
     }
 )

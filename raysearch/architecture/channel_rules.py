@@ -251,6 +251,7 @@ _RULES: Mapping[str, Callable[[Variables, Site], Blocks]] = {
     "dropout": _same,
     "pool": _same,
     "adaptive_pool": _same,
+    "resize": _same,
     "reduce": _reduce,
     "add": _broadcast,
     "binary": _broadcast,

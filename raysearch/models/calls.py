@@ -292,6 +292,15 @@ def _adaptive_pool(layer: Layer) -> Call:
     return Call(f"F.adaptive_{_known(layer, 'kind', _POOLS)}{len(size)}d", (_flat(size),))
 
 
+def _resize(layer: Layer) -> Call:
+    a = layer.attrs
+    size = {"size": tuple(a["size"])} if a["scale"] is None else {"scale_factor": tuple(a["scale"])}
+    kwargs = {key: _flat(value) for key, value in size.items()}
+    kwargs |= {} if a["fn"] == "nearest" else {"mode": a["fn"]}
+    kwargs |= {"align_corners": True} if a["align_corners"] else {}
+    return Call("F.interpolate", kwargs=kwargs)
+
+
 def _reduce(layer: Layer) -> Call:
     a = layer.attrs
     dims = tuple(dim + 1 for dim in a["dims"])
@@ -365,6 +374,7 @@ _FUNCTIONS: Mapping[str, Callable[[Layer], Call]] = {
     "pool": _pool,
     "adaptive_pool": _adaptive_pool,
     "reduce": _reduce,
+    "resize": _resize,
     "concat": _concat,
     "slice": _slice,
     "reshape": _reshape,

@@ -1,11 +1,11 @@
-"""Rules for operations with parameters along the channels: normalisations, PReLU, transposed convolutions."""
+"""Further rules: normalisations, PReLU, transposed convolutions, interpolation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from raysearch.models.tracing.rules import Call, Draft, Rule, spread, weights
+from raysearch.models.tracing.rules import Call, Draft, Rule, shape_of, spread, weights
 
 
 def _conv_transpose(call: Call) -> Draft:
@@ -94,12 +94,37 @@ def _prelu(call: Call) -> Draft:
     )
 
 
-PARAMETRIC_RULES: Mapping[str, Rule] = {
+_MODES = {
+    "upsample_nearest": "nearest",
+    "_upsample_nearest_exact": "nearest-exact",
+    "upsample_linear": "linear",
+    "upsample_bilinear": "bilinear",
+    "upsample_bicubic": "bicubic",
+    "upsample_trilinear": "trilinear",
+}
+
+
+def _resize(call: Call) -> Draft:
+    """Interpolation in space; the factors are kept where torch computes the coordinates with them."""
+    if call.node.target._overloadname != "vec":  # type: ignore[union-attr]
+        raise call.unknown("is not torch's interpolate")
+    scale = call.args["scale_factors"]
+    attrs = {
+        "fn": _MODES[call.name[:-2]],
+        "size": [int(size) for size in shape_of(call.node)[2:]],
+        "scale": None if scale is None else [float(factor) for factor in scale],
+        "align_corners": call.args.get("align_corners") or None,
+    }
+    return Draft("resize", (call.args["input"],), attrs)
+
+
+FURTHER_RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transpose),
     "group_norm": _group_norm,
     "instance_norm": _instance_norm,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "prelu": _prelu,
+    **{f"{name}{rank}d": _resize for name in _MODES for rank in (1, 2, 3)},
 }
 """ATen base name -> rule."""
