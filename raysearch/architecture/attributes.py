@@ -180,6 +180,12 @@ RULES: Mapping[str, Mapping[str, _Rule]] = {
     },
     "layer_norm": {"shape": _ints(1), "eps": _number(0, 1e6), "affine": _bool, "bias": _bool},
     "rms_norm": {"shape": _ints(1), "eps": _optional(_number(0, 1e6)), "affine": _bool},
+    "local_response_norm": {
+        "size": _int(1),
+        "alpha": _number(-1e6, 1e6),
+        "beta": _number(-1e6, 1e6),
+        "k": _number(-1e6, 1e6),
+    },
     "prelu": {"num_parameters": _int(1)},
     "param_binary": {"fn": _word, "shape": _ints(1), "reverse": _bool},
     "opaque": {
@@ -218,7 +224,15 @@ def check_attrs(where: str, op: str, attrs: Attrs, required: Sequence[str]) -> N
 
 
 _NEEDS_AXIS = frozenset(
-    {"batch_norm", "linear", "group_norm", "instance_norm", "prelu", "channel_shuffle"}
+    {
+        "batch_norm",
+        "linear",
+        "group_norm",
+        "instance_norm",
+        "prelu",
+        "channel_shuffle",
+        "local_response_norm",
+    }
 )
 
 

@@ -264,5 +264,6 @@ _RULES: Mapping[str, Callable[[Variables, Site], Blocks]] = {
     "softmax": _softmax,
     **dict.fromkeys(PARAMETRIC, _same),
     "group_norm": _group_norm,
+    "local_response_norm": _same,
     "opaque": _opaque,
 }

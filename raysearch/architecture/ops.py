@@ -290,6 +290,7 @@ OPS: Mapping[str, Op] = {
     "rms_norm": Op(
         parametric.layer_norm_shape, ("shape", "eps", "affine"), parametric.rms_norm_params
     ),
+    "local_response_norm": Op(_same, ("size", "alpha", "beta", "k")),
     "prelu": Op(parametric.prelu_shape, ("num_parameters",), parametric.prelu_params),
     "param_binary": Op(
         parametric.param_binary_shape,

@@ -352,6 +352,8 @@ def _permute(layer: Layer) -> Call:
     return Call("torch.permute", (dims,), method=method)
 
 
+_RESPONSE = {"alpha": 1e-4, "beta": 0.75, "k": 1.0}
+
 _MODULES: Mapping[str, Callable[[Layer], Call]] = {
     "conv": _conv,
     "linear": _linear,
@@ -382,5 +384,8 @@ _FUNCTIONS: Mapping[str, Callable[[Layer], Call]] = {
     "channel_shuffle": lambda layer: Call("F.channel_shuffle", (layer.attrs["groups"],)),
     "pad": _pad,
     "softmax": _softmax,
+    "local_response_norm": lambda layer: Call(
+        "F.local_response_norm", (layer.attrs["size"],), _changed(layer.attrs, **_RESPONSE)
+    ),
     "param_binary": lambda layer: Call(_known(layer, "fn", PARAM_BINARY)),
 }

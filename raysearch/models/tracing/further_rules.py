@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import fx
+
 from raysearch.models.tracing.rules import Call, Draft, Rule, shape_of, spread, weights
 
 
@@ -92,6 +94,49 @@ def _prelu(call: Call) -> Draft:
     return Draft(
         "prelu", (call.args["self"],), {"num_parameters": shape[0]}, weights(call, "weight")
     )
+
+
+def response_normalised(call: Call) -> Draft | None:
+    """The local response norm that ends in this division; None where it is none.
+
+    torch writes it as x / (k + alpha * mean of x * x over a window of channels) ** beta, the mean by a pooling over an added axis.
+    """
+    images, power = call.args["self"], call.args["other"]
+    added = _source(power, "pow")
+    scaled = _source(added, "add")
+    pooled = _past(_source(scaled, "mul"), ("view", "reshape", "squeeze"))
+    padded = _source(pooled, "avg_pool2d", "avg_pool3d")
+    square = _past(_source(padded, "pad"), ("view", "reshape", "unsqueeze"))
+    if square is None or _name(square) != "mul" or list(square.args) != [images, images]:
+        return None
+    numbers = [node.args[1] for node in (power, added, scaled)]
+    kernel: Any = pooled.args[1]
+    if not all(isinstance(number, int | float) for number in numbers) or max(kernel[1:]) != 1:
+        return None
+    pads: Any = padded.args[1]
+    if list(pads) != [0] * (len(pads) - 2) + [kernel[0] // 2, (kernel[0] - 1) // 2]:
+        return None
+    beta, k, alpha = (float(number) for number in numbers)
+    attrs = {"size": kernel[0], "alpha": alpha, "beta": beta, "k": k}
+    return Draft("local_response_norm", (images,), attrs)
+
+
+def _source(node: Any, *names: str) -> Any:
+    """What a node reads first where it is one of the named calls, else None."""
+    found = isinstance(node, fx.Node) and _name(node) in names
+    return node.args[0] if found else None
+
+
+def _past(node: Any, names: tuple[str, ...]) -> Any:
+    """The first node upwards that is none of the named calls."""
+    while isinstance(node, fx.Node) and _name(node) in names:
+        node = node.args[0]
+    return node if isinstance(node, fx.Node) else None
+
+
+def _name(node: fx.Node) -> str:
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.removeprefix("aten::") if schema is not None else ""
 
 
 _MODES = {

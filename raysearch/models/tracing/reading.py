@@ -20,7 +20,7 @@ from raysearch.models.calls import BINARY
 from raysearch.models.tracing.capture import Capture, is_in_place
 from raysearch.models.tracing.folding import fold_program, may_fold
 from raysearch.models.tracing.found import Found, Site, site_of
-from raysearch.models.tracing.further_rules import FURTHER_RULES
+from raysearch.models.tracing.further_rules import FURTHER_RULES, response_normalised
 from raysearch.models.tracing.moves import COPIES, MOVES, RESHAPES, part, parted, shuffled
 from raysearch.models.tracing.opaque import Pending, opaque_draft, pending_step
 from raysearch.models.tracing.rules import (
@@ -55,6 +55,7 @@ class Reading:
 
     Attributes:
         several: the values that a node with several outputs has.
+        parts: for a part of another tensor (by identity) that tensor and the call that took the part.
     """
 
     capture: Capture
@@ -62,6 +63,7 @@ class Reading:
     layers: list[Found] = field(default_factory=list)
     values: dict[fx.Node, Value] = field(default_factory=dict)
     several: dict[fx.Node, Sequence[Value | None]] = field(default_factory=dict)
+    parts: dict[int, tuple[Value, Call]] = field(default_factory=dict)
 
     @property
     def images(self) -> Any:
@@ -161,7 +163,7 @@ def _read_call(reading: Reading, node: fx.Node, site: Site) -> None:
         except NotCanonical as error:
             why = str(error)
         else:
-            _settle(reading, node, made)
+            _settle(reading, call, made, site)
             if isinstance(node.meta["val"], torch.Tensor):
                 return
             reading.several[node] = [made]  # further outputs stay pending
@@ -172,17 +174,41 @@ def _read_call(reading: Reading, node: fx.Node, site: Site) -> None:
     if node in reading.several:
         values[node] = step
         return
-    _settle(reading, node, _presented(reading, step, call, site))
+    _settle(reading, call, _presented(reading, step, call, site), site)
 
 
-def _settle(reading: Reading, node: fx.Node, value: Value) -> None:
+def _settle(reading: Reading, call: Call, value: Value, site: Site) -> None:
     """Records what a node is; whoever reads an overwritten tensor later reads the result."""
+    node, values = call.node, reading.values
     if is_in_place(node):
-        overwritten = reading.values[node.args[0]]  # type: ignore[index]
-        for other, held in list(reading.values.items()):
-            if held is overwritten:
-                reading.values[other] = value
-    reading.values[node] = value
+        _overwrite(reading, values[node.args[0]], value, call, site)  # type: ignore[index]
+    elif call.name in _SCATTER:
+        reading.parts[id(value)] = (values[node.args[0]], call)  # type: ignore[index]
+    values[node] = value
+
+
+def _overwrite(reading: Reading, old: Value, new: Value, call: Call, site: Site) -> None:
+    """Puts a new value in the place of an old one, and into the tensor that the old one is a part of."""
+    for node, held in list(reading.values.items()):
+        if held is old:
+            reading.values[node] = new
+    if id(old) not in reading.parts:
+        return
+    whole, taken = reading.parts[id(old)]
+    dims = [
+        taken.args[name] for name in ("dim", "index", "start", "end", "step") if name in taken.args
+    ]
+    if not all(isinstance(number, int | None) for number in dims):
+        return  # the proof on numbers decides
+    step = Step(_SCATTER[taken.name], (whole, new, *dims), {}, whole.meta)
+    _overwrite(reading, whole, _presented(reading, step, call, site), call, site)
+
+
+_SCATTER = {
+    "slice": torch.ops.aten.slice_scatter.default,
+    "select": torch.ops.aten.select_scatter.default,
+}
+"""Calls that take a part of a tensor, and what writes such a part back."""
 
 
 def _draft(reading: Reading, call: Call) -> Draft:
@@ -196,7 +222,8 @@ def _draft(reading: Reading, call: Call) -> Draft:
         source = shuffle.inputs[0]
         if isinstance(source, fx.Node) and isinstance(reading.values.get(source), Made):
             return shuffle
-    return _ALL_RULES[call.name](call)
+    normalised = response_normalised(call) if call.name == "div" else None
+    return normalised or _ALL_RULES[call.name](call)
 
 
 def _copied(reading: Reading, call: Call) -> Draft | None:

@@ -4,9 +4,11 @@ Each teacher is traced (which proves its logits), and random students of it are 
 operation counter, gradients, the JSON round trip, and the generated source.
 """
 
+import copy
 import importlib.util
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -434,7 +436,6 @@ QUIRKS = {
     "coordinates": (grid, nn.Identity),
     "other types": (noise_free, nn.Identity),
     "unfold": (lambda _, x: F.unfold(x, 3, padding=1).view(-1, 8, 9, 12, 10).sum(2), nn.Identity),
-    "local response": (lambda net, x: net.part(x), lambda: nn.LocalResponseNorm(3)),
     "autocast switched off": (
         lambda net, x: net.part(x),
         lambda: type(
@@ -499,13 +500,36 @@ def test_a_video_network_is_traced(tmp_path):
     assert free(check(teacher, (1, 3, 4, 5), tmp_path)) == [6, 8]
 
 
-def test_a_write_into_a_part_is_refused_or_equal():
-    def write(_, x):
-        x[:, :3].mul_(2)
-        return x
+def write_parts(_, x):
+    x[:, :3].mul_(2)
+    x[:, 5, 2:] = 0
+    x[:, :, ::2] += 1
+    mask = torch.zeros(12, 10, device=x.device)
+    mask[3:5, 2] = 1
+    return x + mask
 
+
+def write_behind_a_view(_, x):
+    first = x[:, 1:4]
+    x[:, :3].mul_(2)  # `first` changes, too
+    return torch.cat([first, x], 1)[:, :8]
+
+
+def test_a_write_into_a_part_is_equal_or_refused(tmp_path):
+    assert "opaque" in ops(check(Net(write_parts), folder=tmp_path))
     with pytest.raises(UnsupportedTeacher, match="does not give the teacher's logits"):
-        trace(Net(write), SHAPE)
+        trace(Net(write_behind_a_view), SHAPE)
+
+
+def test_a_local_response_norm_leaves_the_channels_free(tmp_path):
+    norm = nn.LocalResponseNorm(5, alpha=0.1, beta=0.5, k=2.0)
+    architecture = check(Net(lambda net, x: net.norm(x), norm=norm), folder=tmp_path)
+    assert ops(architecture)[3] == "local_response_norm"
+    assert free(architecture) == [6, 8]
+    teacher = nn.Sequential(
+        nn.Conv1d(2, 8, 3), nn.LocalResponseNorm(3), nn.Flatten(), nn.Linear(56, 3)
+    )
+    assert free(check(teacher, (2, 9))) == [8]
 
 
 def test_indices_of_a_pooling_are_replayed():
@@ -545,3 +569,26 @@ def test_a_program_calls_nothing_but_functions_of_tensors(target):
     layer["attrs"]["program"]["steps"][-1][0] = target
     with pytest.raises(InvalidArchitecture, match="aten"):
         build(Architecture.from_json(json.dumps(data)))
+
+
+def test_modules_may_have_the_names_of_keywords(tmp_path):
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.add_module("class", nn.Conv2d(8, 8, 1))
+            self.add_module("0", nn.Sequential())
+            getattr(self, "0").add_module("def", nn.PReLU(8))
+            self.register_parameter("lambda", nn.Parameter(torch.ones(8, 1, 1)))
+
+        def forward(self, x):
+            x = getattr(getattr(self, "0"), "def")(getattr(self, "class")(x))
+            return x * getattr(self, "lambda")
+
+    teacher = Net(lambda net, x: getattr(net, "import")(x), **{"import": Inner()})
+    architecture = check(teacher, folder=tmp_path)
+    rebuilt = build(architecture, inherit_from=teacher).eval()
+    assert set(rebuilt.state_dict()) == set(teacher.state_dict())
+    images = torch.randn(2, *SHAPE)
+    again = pickle.loads(pickle.dumps(rebuilt))
+    for copied in (again, copy.deepcopy(rebuilt)):
+        assert torch.equal(copied(images), teacher(images))
