@@ -100,7 +100,7 @@ class CostModel:
             u,
             fixed,
             tuple(term.layers for term in terms),
-            single=max(max(layer.shape) for layer in teacher.layers if layer.shape) < 2**24,
+            single=max(size for layer in teacher.layers for size in (1, *layer.shape)) < 2**24,
         )
 
     def with_column(self, shares: Sequence[float], extra: Sequence[ExtraTerm]) -> CostModel:
