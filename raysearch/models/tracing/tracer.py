@@ -117,11 +117,30 @@ def _prove(
         same = (
             torch.equal(found, expected) if images.device.type == "cpu" else _close(found, expected)
         )
+        if batch == max(_CHECKED_BATCHES) and _has_opaque(architecture):
+            _prove_independence(teacher, images, expected, output_index)
         if not same:
             raise UnsupportedTeacher(
                 f"{type(teacher).__name__}: the captured graph does not give the teacher's logits "
                 f"(largest difference {_difference(found, expected)}); it may be random in evaluation, or write into views"
             )
+
+
+def _has_opaque(architecture: Architecture) -> bool:
+    return any(layer.op == "opaque" for layer in architecture.layers)
+
+
+def _prove_independence(
+    teacher: nn.Module, images: torch.Tensor, logits: torch.Tensor, output_index: int | str | None
+) -> None:
+    """The logits of an image must not depend on the other images: operations without a rule are only known by their numbers."""
+    alone = select(teacher(images[:2].clone()), output_index)
+    rounding = 1e-3 if images.dtype in (torch.float32, torch.float64) else 0.1
+    scale = float(logits.float().abs().max())
+    if float((logits[:2].float() - alone.float()).abs().max()) > rounding * max(scale, 1e-6):
+        raise UnsupportedTeacher(
+            f"{type(teacher).__name__}: the logits of an image depend on the other images of the batch, so its images are not independent"
+        )
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
