@@ -154,7 +154,8 @@ def compress(
     Args:
         teacher: a trained module, or a name (see `teacher.model` in the configuration).
         data: a name ("digits"), a folder, or ((x_train, y_train), (x_test, y_test)) of arrays or tensors [N, C, H, W], [N].
-        budget: any of params, macs; fractions of the teacher, numbers, "60%" or "1.2M".
+        budget: any of params, macs, memory (fractions of the teacher, numbers, "60%" or "1.2M"), latency_ms, and accuracy: a floor, an
+            accuracy in (0, 1] or a share of the teacher's such as "98%", which the smallest student is wanted for.
         method: who proposes (`python -m raysearch methods` lists them).
         trials: students that the search evaluates.
         epochs: of each trial of the search.
@@ -291,10 +292,13 @@ def resume(
 def _execute(problem: Problem, files: RunFiles, progress: bool | None, start: float) -> Result:
     from raysearch.experiment import Experiment
     from raysearch.progress import Progress
+    from raysearch.report import budget_text
 
-    limits = ", ".join(f"{value:,} {key}" for key, value in problem.space.limits.items())
+    limits: dict[str, Any] = dict(problem.space.limits)
+    if problem.floor is not None:
+        limits["accuracy"] = problem.config.limits["accuracy"]
     try:
-        with Progress(budget_text=limits or "none", enabled=progress) as display:
+        with Progress(budget_text=budget_text(limits) or "none", enabled=progress) as display:
             Experiment(
                 problem,
                 files,

@@ -203,7 +203,10 @@ def _show(folder: Path) -> None:
 
     console = Console()
     console.print(terminal_table(folder))
-    console.print(Result.read(folder).summary["verdict"], highlight=False)
+    summary = Result.read(folder).summary
+    console.print(summary["verdict"], highlight=False)
+    if summary.get("budget_use"):
+        console.print(summary["budget_use"], highlight=False)
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     console.print(f"student: {folder / 'best'}", highlight=False, soft_wrap=True)
 

@@ -22,7 +22,7 @@ from raysearch.errors import DataError
 from raysearch.files import RunFiles, read_json
 from raysearch.models import build, load_weights
 from raysearch.models.pruning import pruning_importance
-from raysearch.objective import ObjectiveName, resolve_objective
+from raysearch.objective import Floor, ObjectiveName, parse_floor, resolve_objective
 from raysearch.schedules import make_scheduler
 from raysearch.subject import (
     ArrayPair,
@@ -33,6 +33,8 @@ from raysearch.subject import (
     space_arguments,
 )
 from searchers.registry import make_algorithm
+
+SIZES = ("params", "macs", "memory")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,7 @@ class Problem:
         architecture: the teacher's graph.
         space: the students, within the budget.
         objective: how they are rewarded.
+        floor: the accuracy that a student must reach; None: none is asked for.
     """
 
     config: Config
@@ -56,6 +59,12 @@ class Problem:
     architecture: Architecture
     space: SearchSpace
     objective: ObjectiveName
+    floor: Floor | None = None
+
+    @property
+    def size(self) -> str:
+        """What is made small where an accuracy is asked for: "params", or "macs" or "memory" where these are limited instead."""
+        return next((key for key in SIZES if key in self.space.limits), SIZES[0])
 
     @property
     def space_arguments(self) -> dict[str, Any]:
@@ -113,7 +122,9 @@ def reopen(config: Config, files: RunFiles) -> Problem:
     )
     weights = load_weights(files.teacher / "weights.safetensors")
     module = build(architecture, inherit_from=weights).eval()
-    return _problem(config, data_set, module, architecture, has_weights=True)
+    return _problem(
+        config, data_set, module, architecture, has_weights=True, measured=files.latency
+    )
 
 
 def _problem(
@@ -123,15 +134,21 @@ def _problem(
     architecture: Architecture,
     *,
     has_weights: bool,
+    measured: Path | None = None,
 ) -> Problem:
-    space = make_space(config, architecture)
+    """The problem of a loaded teacher; `measured` is a file of earlier measurements of latency."""
+    space = make_space(config, architecture, measured)
     make_algorithm(config.search.method, space, config.run.seed, config.search.options)
     if config.distill.inherit == "pruning":  # which not every teacher allows
         state = module.state_dict()
         device = next(iter(state.values())).device
         pruning_importance(architecture, state, torch.zeros(2, *data.shape, device=device))
-    objective = resolve_objective(config.objective, has_budget=bool(config.limits))
-    return Problem(config, data, module, has_weights, architecture, space, objective)
+    budget = config.limits
+    floor = parse_floor(budget["accuracy"]) if "accuracy" in budget else None
+    objective = resolve_objective(
+        config.objective, has_budget=bool(budget), has_floor=floor is not None
+    )
+    return Problem(config, data, module, has_weights, architecture, space, objective, floor)
 
 
 def save_arrays(path: Path, data: tuple[ArrayPair, ArrayPair | None]) -> None:

@@ -13,6 +13,7 @@ from raysearch.config import Config
 from raysearch.data import DataSet, from_arrays, load_data
 from raysearch.errors import DataError, InputError
 from raysearch.models import build, check_forward, load_teacher, trace
+from raysearch.models.latency import LatencyMeter
 
 ArrayPair = tuple[Any, Any]
 
@@ -102,6 +103,21 @@ def space_arguments(config: Config) -> dict[str, Any]:
     }
 
 
-def make_space(config: Config, architecture: Architecture) -> SearchSpace:
-    """The students of a teacher within the configured budget; raises BudgetError where there are none."""
-    return SearchSpace(architecture, **space_arguments(config), budget=config.limits or None)
+def make_space(
+    config: Config, architecture: Architecture, measured: Path | None = None
+) -> SearchSpace:
+    """The students of a teacher within the configured budget; raises BudgetError where there are none.
+
+    Args:
+        measured: a file of earlier measurements of latency, which later ones are added to.
+    """
+    budget = config.limits
+    meter = LatencyMeter(latency_device(config), measured) if "latency_ms" in budget else None
+    return SearchSpace(
+        architecture, **space_arguments(config), budget=budget or None, latency=meter
+    )
+
+
+def latency_device(config: Config) -> str:
+    """Where latency is measured: `resources.device`, "auto" being CUDA where this machine has it."""
+    return "cuda" if torch.cuda.is_available() and config.resources.device != "cpu" else "cpu"

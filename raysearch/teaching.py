@@ -141,6 +141,8 @@ def make_context(
         channel_scores=rank_channels(problem, scores_folder),
         objective=problem.objective,
         teacher_accuracy=card["accuracy"],
+        floor=problem.floor.accuracy(card["accuracy"]) if problem.floor else None,
+        size=problem.size,
         device=resources.device,
         threads=max(1, int(resources.cpus)),
         weights_folder=None if weights_folder is None else str(weights_folder),

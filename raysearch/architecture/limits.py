@@ -55,7 +55,7 @@ class Limits:
         costs: the cost model, with a column for every limit.
         columns: the column of each of the M limits.
         bounds: [M] float64.
-        memory: the position of the memory limit among the M; -1 without one.
+        memory, latency: the positions of these limits among the M; -1 without one.
         liveness: None without a memory limit.
         chunk: candidates that are worked on at a time.
     """
@@ -64,6 +64,7 @@ class Limits:
     columns: tuple[int, ...]
     bounds: np.ndarray
     memory: int = -1
+    latency: int = -1
     liveness: Liveness | None = None
     chunk: int = CHUNK
 
@@ -78,6 +79,7 @@ class Limits:
             tuple(columns[metric] for metric in metrics),
             np.array([bounds[metric] for metric in metrics], np.float64),
             metrics.index("memory") if "memory" in metrics else -1,
+            metrics.index("latency_ms") if "latency_ms" in metrics else -1,
         )
 
     def with_liveness(self, liveness: Liveness) -> Limits:
@@ -143,7 +145,7 @@ def _buffer_term(
         if layer.params.get(role, f"{layer.name}.{role}") == name
     )
     size = buffer_bytes(role, shape)
-    if shape and layer.shape and shape[0] == layer.shape[0]:
+    if shape and layer.shape and shape[0] == layer.shape[channels.axes[place]]:
         each = size / shape[0]
         return ExtraTerm(
             layers, each * channels.out.matrix[place], each * float(channels.out.fixed[place])

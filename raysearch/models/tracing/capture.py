@@ -229,7 +229,7 @@ def _read(program: ExportedProgram, output_index: int | str | None) -> Capture:
                 if spec.kind is InputKind.PARAMETER:
                     parameters.add(states[node])
                 value = program.constants.get(states[node])
-                if value is not None and (
+                if isinstance(value, torch.Tensor) and (
                     spec.kind is InputKind.CONSTANT_TENSOR or value.numel() <= MAX_CONSTANT
                 ):
                     constants[node] = value
