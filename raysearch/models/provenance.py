@@ -179,11 +179,7 @@ def _transposed(context: Context, arriving: Sequence[Origin]) -> Origin:
     return Origin(_prefix(context.size, total, context.blocks), total)
 
 
-<<<<<<< HEAD
 def _listed(context: Context, keep: Keep) -> Origin | None:
-=======
-def _chosen(context: Context, leaving: Origin) -> Origin:
->>>>>>> operators
     """What `keep` says of a layer's output; channels beyond the teacher's are fresh."""
     name = context.layer.name
     listed = keep.get(name)
