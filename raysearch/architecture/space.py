@@ -366,8 +366,9 @@ class SearchSpace:
         if "latency_ms" not in bounds:
             return self._make_repairer(Limits.of(costs, columns, bounds)), None
         smallest, limit = self.smallest(), bounds["latency_ms"]
-        # where even the smallest student is within the margin, it is what there is
-        goal = max((1 - MARGIN) * limit, self._measure(smallest))
+        # what the teacher takes fills any limit above it; where even the smallest student is within the margin, it is what there is
+        goal = min((1 - MARGIN) * limit, self._measure(self.largest()))
+        goal = max(goal, self._measure(smallest))
         model = self._fit_latency()
         costs = model.column(costs, self.teacher, self._channels)
         columns["latency_ms"] = costs.uv.shape[1] - 1
