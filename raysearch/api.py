@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from raysearch.architecture import Architecture
     from raysearch.exporting import Export
+    from raysearch.inspection import Inspection
     from raysearch.problem import Problem
 
 RESUMABLE = ("search", "finish.students", "baselines", "schedule", "resources", "cluster")
@@ -206,6 +207,17 @@ def export(
     return write(source, format, output, student=student)
 
 
+def inspect(config: Config, *, teacher: nn.Module | None = None, data: Any = None) -> Inspection:
+    """Shows what a run would search, before any compute is spent: layers, channels, students and their costs, the budget.
+
+    Raises:
+        InputError: with the field, the value and the remedy; a budget that cannot be met is part of the result.
+    """
+    from raysearch.inspection import inspect as look
+
+    return look(config, teacher=teacher, data=None if data is None else _pairs(data))
+
+
 def prepare(config: Config, *, teacher: nn.Module | None = None, data: Any = None) -> Problem:
     """Loads and checks what a run needs, for use inside one's own Tune script: its `.space`, and `make_trainable`.
 
@@ -361,4 +373,14 @@ def _label(text: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in text.rpartition(":")[2]).strip("-") or "run"
 
 
-__all__ = ["Result", "Student", "compress", "export", "make_trainable", "prepare", "resume", "run"]
+__all__ = [
+    "Result",
+    "Student",
+    "compress",
+    "export",
+    "inspect",
+    "make_trainable",
+    "prepare",
+    "resume",
+    "run",
+]

@@ -155,7 +155,8 @@ def _read(folder: Path) -> Network:
         module = build(architecture, inherit_from=state).eval()
     except WeightsError as error:
         raise WeightsError(str(error).replace("teacher.weights: ", "")) from error
-    wrong = [k for k, own in module.state_dict().items() if own.shape != state[k].shape]
+    own = module.state_dict()
+    wrong = [k for k, tensor in own.items() if k in state and tensor.shape != state[k].shape]
     if wrong:
         raise WeightsError(
             f"{file}: {wrong[0]!r} has shape {list(state[wrong[0]].shape)}, which is not that of {ARCHITECTURE_FILE}"

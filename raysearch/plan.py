@@ -11,8 +11,9 @@ from raysearch.architecture import SearchSpace
 from raysearch.config import Config
 from raysearch.errors import BudgetError
 from raysearch.files import RunFiles
-from raysearch.problem import Problem, space_arguments
+from raysearch.problem import Problem
 from raysearch.stages import Candidate, FinishStage, ObservationLog, Pipeline, SearchStage, Stage
+from raysearch.subject import space_arguments
 from searchers.registry import make_algorithm
 
 RANDOM_SEED_OFFSET = 7919

@@ -12,6 +12,7 @@ from raysearch.architecture.axes import is_last
 from raysearch.architecture.channels import channel_pads
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.groups import ChannelMap
+from raysearch.architecture.parametric import PARAMETRIC, parametric_attrs
 
 
 def apply_edits(
@@ -60,7 +61,7 @@ def apply_edits(
 def _resized(layer: Layer, axis: int, into: int, before: int, out: int) -> dict[str, Any]:
     """The attributes that depend on the numbers of channels; `axis` is where the output's channels are."""
     attrs = layer.attrs
-    if layer.op == "conv":
+    if layer.op in ("conv", "conv_transpose"):
         depthwise = attrs["groups"] == attrs["in_channels"] > 1
         groups = into if depthwise else attrs["groups"]
         return {"in_channels": into, "out_channels": out, "groups": groups}
@@ -68,6 +69,8 @@ def _resized(layer: Layer, axis: int, into: int, before: int, out: int) -> dict[
         return {"in_features": into, "out_features": out}
     if layer.op == "batch_norm":
         return {"num_features": out}
+    if layer.op in PARAMETRIC:
+        return parametric_attrs(layer.op, attrs, len(layer.shape), out, axis)
     if layer.op == "slice" and attrs["dim"] == axis and attrs["step"] == 1:
         return {"start": before, "stop": before + out}
     if layer.op == "pad" and channel_pads(layer, axis) is not None:

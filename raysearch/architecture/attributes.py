@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from raysearch.architecture.opaque import check_opaque
 from raysearch.architecture.ops import Attrs, Shape
+from raysearch.architecture.programs import DTYPES, check_program
 from raysearch.errors import InvalidArchitecture
 
 MAX_INT = 2**31 - 1
@@ -80,17 +82,44 @@ def _constant(value: Any) -> str:
     return "" if right else "a number"
 
 
+def _roles(rule: _Rule) -> _Rule:
+    def roles(value: Any) -> str:
+        right = isinstance(value, Mapping) and len(value) <= MAX_LIST
+        for entry in value.values() if right else ():
+            if rule(entry):
+                return f"each role to have {rule(entry)}"
+        return "" if right else "a mapping of roles"
+
+    return roles
+
+
+def _words(value: Any) -> str:
+    right = isinstance(value, list) and not any(_word(word) for word in value)
+    return "" if right else "a list of roles"
+
+
+def _shapes(value: Any) -> str:
+    right = isinstance(value, list) and value and not any(_ints(1)(shape) for shape in value)
+    return "" if right else "a list of shapes"
+
+
+_CONV: Mapping[str, _Rule] = {
+    "in_channels": _int(1),
+    "out_channels": _int(1),
+    "kernel": _ints(1),
+    "stride": _ints(1),
+    "padding": _ints(0),
+    "dilation": _ints(1),
+    "groups": _int(1),
+    "bias": _bool,
+}
+
+COMMON: Mapping[str, _Rule] = {"untrained": _words, "folds": _roles(check_program)}
+"""Attributes that any operation may have."""
+
 RULES: Mapping[str, Mapping[str, _Rule]] = {
-    "conv": {
-        "in_channels": _int(1),
-        "out_channels": _int(1),
-        "kernel": _ints(1),
-        "stride": _ints(1),
-        "padding": _ints(0),
-        "dilation": _ints(1),
-        "groups": _int(1),
-        "bias": _bool,
-    },
+    "conv": _CONV,
+    "conv_transpose": {**_CONV, "output_padding": _ints(0)},
     "linear": {"in_features": _int(1), "out_features": _int(1), "bias": _bool},
     "batch_norm": {
         "num_features": _int(1),
@@ -125,7 +154,38 @@ RULES: Mapping[str, Mapping[str, _Rule]] = {
     "channel_shuffle": {"groups": _int(1)},
     "pad": {"pads": _ints(-MAX_INT), "mode": _word, "value": _constant},
     "softmax": {"dim": _int(0), "log": _bool},
+    "group_norm": {
+        "groups": _int(1),
+        "num_channels": _int(1),
+        "eps": _number(0, 1e6),
+        "affine": _bool,
+    },
+    "instance_norm": {
+        "num_features": _int(1),
+        "eps": _number(0, 1e6),
+        "momentum": _number(0, 1),
+        "affine": _bool,
+        "track": _bool,
+    },
+    "layer_norm": {"shape": _ints(1), "eps": _number(0, 1e6), "affine": _bool, "bias": _bool},
+    "rms_norm": {"shape": _ints(1), "eps": _optional(_number(0, 1e6)), "affine": _bool},
+    "prelu": {"num_parameters": _int(1)},
+    "param_binary": {"fn": _word, "shape": _ints(1), "reverse": _bool},
+    "opaque": {
+        "program": check_program,
+        "in_shapes": _shapes,
+        "out_shape": _ints(1),
+        "macs": lambda value: "" if _is_size(value) else "a whole number of at least 0",
+        "params": _roles(_ints(1)),
+        "buffers": _roles(_ints(0)),
+        "dtypes": _roles(_one_of(*DTYPES)),
+        "view": _bool,
+    },
 }
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def check_attrs(where: str, op: str, attrs: Attrs, required: Sequence[str]) -> None:
@@ -135,21 +195,31 @@ def check_attrs(where: str, op: str, attrs: Attrs, required: Sequence[str]) -> N
             raise InvalidArchitecture(f"{where}: attrs.{key} is missing, which {op} needs")
     for key, value in attrs.items():
         check_native(f"{where}: attrs.{key}", value)
-        rule = RULES.get(op, {}).get(key)
+        rule = RULES.get(op, {}).get(key) or COMMON.get(key)
         expected = rule(value) if rule else ""
         if expected:
             raise InvalidArchitecture(
                 f"{where}: attrs.{key} is {shorten(value)}, expected {expected}"
             )
+    wrong = check_opaque(attrs) if op == "opaque" else ""
+    if wrong:
+        raise InvalidArchitecture(f"{where}: {wrong}")
+
+
+_NEEDS_AXIS = frozenset(
+    {"batch_norm", "linear", "group_norm", "instance_norm", "prelu", "channel_shuffle"}
+)
 
 
 def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> None:
     """Checks the attributes against the ranks of the inputs and against each other."""
     rank = len(shapes[0]) if shapes else 0
-    if op in ("conv", "pool"):
+    if op in ("conv", "conv_transpose", "pool"):
         keys = ["kernel", "stride", "padding"]
-        if op == "conv" or attrs.get("dilation"):
+        if op != "pool" or attrs.get("dilation"):
             keys.append("dilation")
+        if op == "conv_transpose":
+            keys.append("output_padding")
         for key in keys:
             if len(attrs[key]) != rank - 1:
                 raise InvalidArchitecture(
@@ -157,7 +227,7 @@ def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> Non
                 )
     if op == "pool":
         check_pool_padding(where, attrs)
-    if op == "conv":
+    if op in ("conv", "conv_transpose"):
         for key in ("in_channels", "out_channels"):
             if attrs[key] % attrs["groups"]:
                 raise InvalidArchitecture(
@@ -167,7 +237,7 @@ def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> Non
         raise InvalidArchitecture(
             f"{where}: attrs.output_size has {len(attrs['output_size'])} entries, expected {rank - 1}"
         )
-    if op in ("batch_norm", "linear", "channel_shuffle") and rank < 1:
+    if op in _NEEDS_AXIS and rank < 1:
         raise InvalidArchitecture(f"{where}: the input has no axis")
     axes = {
         "reduce": attrs.get("dims"),
@@ -212,10 +282,9 @@ def _check_reshape(where: str, attrs: Attrs, rank: int) -> None:
 
 
 def check_pool_padding(where: str, attrs: Attrs) -> None:
-    """Checks torch's limit: at most half of the window, which dilation widens."""
-    dilation = attrs.get("dilation") or [1] * len(attrs["kernel"])
-    for kernel, padding, step in zip(attrs["kernel"], attrs["padding"], dilation, strict=True):
-        if padding > ((kernel - 1) * step + 1) // 2:
+    """Checks torch's limit: at most half of the window, dilated or not."""
+    for kernel, padding in zip(attrs["kernel"], attrs["padding"], strict=True):
+        if padding > kernel // 2:
             raise InvalidArchitecture(
                 f"{where}: attrs.padding of {padding} is more than half of the window of {kernel}"
             )

@@ -13,7 +13,18 @@ from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import Shape
 
 FIRST_AXIS_OPS = frozenset(
-    {"input", "conv", "batch_norm", "pool", "adaptive_pool", "channel_shuffle"}
+    {
+        "input",
+        "conv",
+        "conv_transpose",
+        "batch_norm",
+        "group_norm",
+        "instance_norm",
+        "prelu",
+        "pool",
+        "adaptive_pool",
+        "channel_shuffle",
+    }
 )
 """Operations whose channels are the first axis, whatever they are given."""
 
@@ -98,6 +109,9 @@ _RULES: Mapping[str, Callable[[Layer, Sequence[int], Sequence[Shape]], int]] = {
     "unary": _same,
     "dropout": _same,
     "softmax": _same,
+    "layer_norm": _same,
+    "rms_norm": _same,
+    "param_binary": _same,
     "pad": _same,
     "slice": _same,
     "concat": _same,

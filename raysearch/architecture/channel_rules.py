@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from raysearch.architecture.axes import aligned_axis, is_last
 from raysearch.architecture.graph import Layer
 from raysearch.architecture.ops import Shape
+from raysearch.architecture.parametric import PARAMETRIC
+from raysearch.architecture.programs import label
 from raysearch.architecture.variables import Blocks, Variables
 
 MAX_BLOCKS = 4096
@@ -57,7 +59,10 @@ def constant(variables: Variables, shape: Shape, axis: int, reason: str) -> Bloc
 
 def is_depthwise(layer: Layer) -> bool:
     """A convolution that handles each channel alone (one input channel is not enough to call it so)."""
-    return layer.op == "conv" and layer.attrs["groups"] == layer.attrs["in_channels"] > 1
+    return (
+        layer.op in ("conv", "conv_transpose")
+        and layer.attrs["groups"] == layer.attrs["in_channels"] > 1
+    )
 
 
 def channel_pads(layer: Layer, axis: int = 0) -> tuple[int, int] | None:
@@ -81,6 +86,20 @@ def _unknown(variables: Variables, site: Site) -> Blocks:
 
 def _input(variables: Variables, site: Site) -> Blocks:
     return _frozen(variables, site, "it is the network's input")
+
+
+def _opaque(variables: Variables, site: Site) -> Blocks:
+    layer = site.layer
+    return _frozen(
+        variables, site, f"{layer.name} ({label(layer.attrs['program'])}) is replayed as it is"
+    )
+
+
+def _group_norm(variables: Variables, site: Site) -> Blocks:
+    groups = site.layer.attrs["groups"]
+    if groups != site.layer.attrs["num_channels"]:  # else each channel is normalised alone
+        variables.divide(site.slots[0], groups)
+    return site.slots[0]
 
 
 def _same(variables: Variables, site: Site) -> Blocks:
@@ -215,16 +234,17 @@ def _split(variables: Variables, site: Site) -> Blocks:
     first = parts[0]
     for part in parts[1:]:
         first = variables.unify(first, part)
-    first = variables.resolve(first)
-    if any(m % after for _, m in first):
+    runs = variables.bundle(first, after)
+    if runs is None:
         return _frozen(variables, site, f"{site.layer.name} divides channels that do not align")
-    return tuple((variable, m // after) for variable, m in first)
+    return tuple((variable, m // after) for variable, m in runs)
 
 
 _RULES: Mapping[str, Callable[[Variables, Site], Blocks]] = {
     "input": _input,
     "identity": _same,
     "conv": _conv,
+    "conv_transpose": _conv,
     "linear": _linear,
     "batch_norm": _same,
     "unary": _same,
@@ -241,4 +261,7 @@ _RULES: Mapping[str, Callable[[Variables, Site], Blocks]] = {
     "channel_shuffle": _shuffle,
     "pad": _pad,
     "softmax": _softmax,
+    **dict.fromkeys(PARAMETRIC, _same),
+    "group_norm": _group_norm,
+    "opaque": _opaque,
 }

@@ -19,6 +19,7 @@ from raysearch.architecture.channel_rules import (
     is_depthwise,
 )
 from raysearch.architecture.graph import Architecture, Layer
+from raysearch.architecture.parametric import PARAMETRIC, channel_entry
 from raysearch.architecture.variables import Blocks, Variables
 
 
@@ -112,7 +113,7 @@ class _Analyser:
         """Layers that share a parameter share its channels."""
         for entry in layer.params.values():
             first = self.owners.setdefault(entry, position)
-            if first == position:
+            if first == position or (self.is_blind(first) and self.is_blind(position)):
                 continue
             if self.reads_alike(first, position):
                 self.variables.unify(self.inputs[first], self.inputs[position])
@@ -122,11 +123,23 @@ class _Analyser:
                     self.variables.freeze(self.inputs[index], "it shares a parameter")
                     self.variables.freeze(self.outputs[index], "it shares a parameter")
 
+    def entry(self, place: int) -> int | None:
+        """The axis of a parametric layer's parameters that follows the channels."""
+        layer = self.architecture.layers[place]
+        axis = self.architecture.axes[place]
+        return channel_entry(layer.op, layer.attrs, len(layer.shape), axis)
+
+    def is_blind(self, place: int) -> bool:
+        """Whether a layer's parameters do not know the channels (one slope for all, a gate)."""
+        return self.architecture.layers[place].op in PARAMETRIC and self.entry(place) is None
+
     def reads_alike(self, first: int, second: int) -> bool:
         """Whether two layers' weights belong to the channels in the same way."""
         one, other = (self.architecture.layers[place] for place in (first, second))
         if one.op != other.op:
             return False
+        if one.op in PARAMETRIC:
+            return self.entry(first) == self.entry(second)
         axes = self.architecture.axes
         return is_last(one.shape, axes[first]) == is_last(other.shape, axes[second]) or (
             one.op != "linear"
@@ -170,8 +183,8 @@ class _Analyser:
         )
 
 
-_PRODUCERS = frozenset({"conv", "linear"})
-_CONSUMERS = frozenset({"conv", "linear", "batch_norm"})
+_PRODUCERS = frozenset({"conv", "conv_transpose", "linear"})
+_CONSUMERS = frozenset({*_PRODUCERS, "batch_norm", *PARAMETRIC})
 
 
 def _indivisible(variables: Variables, root: int) -> str:

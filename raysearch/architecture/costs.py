@@ -16,6 +16,7 @@ import numpy as np
 from raysearch.architecture.axes import is_last, other_axes
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.groups import ChannelMap
+from raysearch.architecture.parametric import PARAMETRIC, channel_entry, conv_transpose_space
 from raysearch.errors import InvalidArchitecture
 
 EXACT = 2**53
@@ -99,7 +100,7 @@ class CostModel:
             u,
             fixed,
             tuple(term.layers for term in terms),
-            single=max(layer.shape[0] for layer in teacher.layers if layer.shape) < 2**24,
+            single=max(size for layer in teacher.layers for size in (1, *layer.shape)) < 2**24,
         )
 
     def with_column(self, shares: Sequence[float], extra: Sequence[ExtraTerm]) -> CostModel:
@@ -220,13 +221,17 @@ def _term(
     *,
     with_macs: bool,
 ) -> _Term:
-    if layer.op == "conv":
+    if layer.op in ("conv", "conv_transpose"):
         return _conv_term(layer, position, layers, roles, with_macs)
     if layer.op == "linear":
         return _linear_term(layer, axis, position, layers, roles, with_macs)
     if layer.op == "batch_norm":
         return _Term(position, layers, v=(len(roles), 0))
     params = sum(math.prod(layer.param_shapes[role]) for role in roles)
+    if layer.op in PARAMETRIC:
+        entry = channel_entry(layer.op, layer.attrs, len(layer.shape), axis)
+        if entry is not None:
+            return _Term(position, layers, v=(params // layer.shape[axis], 0))
     return _Term(position, layers, fixed=(params, layer.macs if with_macs else 0))
 
 
@@ -236,7 +241,8 @@ def _conv_term(
     attrs = layer.attrs
     taps = math.prod(attrs["kernel"])
     weight = taps if "weight" in roles else 0
-    macs = taps * math.prod(layer.shape[1:]) if with_macs else 0
+    space = layer.shape[1:] if layer.op == "conv" else conv_transpose_space(attrs, layer.shape)
+    macs = taps * math.prod(space) if with_macs else 0
     bias = int("bias" in roles)
     groups = attrs["groups"]
     if groups == attrs["in_channels"] > 1:  # depthwise: each output reads one input

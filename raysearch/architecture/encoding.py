@@ -50,6 +50,10 @@ _TYPE_OF_OP = {
     "dropout": "dropout",
     "pad": "pad",
     "softmax": "softmax",
+    "conv_transpose": "conv",
+    "prelu": "act",
+    "param_binary": "scale",
+    **dict.fromkeys(("group_norm", "instance_norm", "layer_norm", "rms_norm"), "norm"),
 }
 
 
@@ -68,7 +72,7 @@ def layer_attrs(layer: Layer, in_shape: Shape) -> tuple[int, ...]:
     A pooling to a given size, or over whole axes, counts as the sliding window that does the same.
     """
     attrs = layer.attrs
-    if layer.op == "conv":
+    if layer.op in ("conv", "conv_transpose"):
         window = (attrs["kernel"][0], attrs["stride"][0], attrs["padding"][0])
         return (*window, attrs["groups"], attrs["in_channels"], attrs["out_channels"])
     if layer.op == "linear":
@@ -222,8 +226,9 @@ class BatchEncoder:
         for place, index in enumerate(self.seen.listed):
             layer = self.teacher.layers[index]
             linear = layer.op == "linear" and is_last(layer.shape, self.channels.axes[index])
-            if layer.op == "conv" or linear:
+            conv = layer.op in ("conv", "conv_transpose")
+            if conv or linear:
                 yield place, _IN, int(into.fixed[index]), into.matrix[index]
                 yield place, _OUT, int(made.fixed[index]), made.matrix[index]
-            if layer.op == "conv" and layer.attrs["groups"] == layer.attrs["in_channels"] > 1:
+            if conv and layer.attrs["groups"] == layer.attrs["in_channels"] > 1:
                 yield place, _GROUPS, int(into.fixed[index]), into.matrix[index]

@@ -69,12 +69,26 @@ class Layer:
     @property
     def param_shapes(self) -> dict[str, Shape]:
         """The shapes of the trainable parameters by role."""
-        return OPS[self.op].params(self.attrs)
+        shapes = OPS[self.op].params(self.attrs)
+        untrained = self.attrs.get("untrained")
+        return {r: s for r, s in shapes.items() if r not in untrained} if untrained else shapes
 
     @property
     def buffer_shapes(self) -> dict[str, Shape]:
         """The shapes of the untrained state by role."""
-        return OPS[self.op].buffers(self.attrs)
+        shapes = OPS[self.op].buffers(self.attrs)
+        untrained = self.attrs.get("untrained")
+        if untrained:
+            states = OPS[self.op].params(self.attrs)
+            shapes = {**{r: s for r, s in states.items() if r in untrained}, **shapes}
+        return shapes
+
+    @property
+    def is_view(self) -> bool:
+        """Whether the output shares its input's memory (in evaluation mode)."""
+        if self.attrs.get("contiguous") is True:
+            return False
+        return OPS[self.op].is_view or self.attrs.get("view") is True
 
     @property
     def macs(self) -> int:

@@ -7,9 +7,12 @@ import numpy as np
 from raysearch.architecture.axes import other_axes
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.groups import Affine, ChannelMap
+from raysearch.architecture.parametric import PARAMETRIC
 from raysearch.architecture.view import view
 
-REMOVABLE_OPS = frozenset({"conv", "linear", "batch_norm", "unary", "dropout", "pool"})
+REMOVABLE_OPS = frozenset(
+    {"conv", "linear", "batch_norm", "unary", "dropout", "pool", *PARAMETRIC - {"param_binary"}}
+)
 
 _Symbolic = tuple[bytes, int, tuple[int, ...]]
 
@@ -45,6 +48,7 @@ def removable_layers(teacher: Architecture, channels: ChannelMap) -> tuple[int, 
         if layer.op in REMOVABLE_OPS
         and layer.name != teacher.output
         and into[place] == out[place]
+        and teacher.axis(layer.inputs[0][0]) == channels.read[place]
         and (layer.op != "conv" or set(layer.attrs["stride"]) == {1})
     )
 

@@ -18,7 +18,6 @@ from raysearch.architecture.axes import other_axes
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.groups import ChannelMap
 from raysearch.architecture.memory import BYTES
-from raysearch.architecture.ops import OPS
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +68,7 @@ class Liveness:
         slots = tuple(
             tuple(tuple(index[name] for name in slot) for slot in layer.inputs) for layer in layers
         )
-        is_view = np.array([OPS[layer.op].is_view for layer in layers], bool)
+        is_view = np.array([layer.is_view for layer in layers], bool)
         channel = np.concatenate([channels.out.matrix, channels.out.fixed[:, None]], axis=1)
         places = [
             math.prod(other_axes(layer.shape, axis))

@@ -1,7 +1,8 @@
 """Memory of inference: weights, and activations by liveness over the topological order.
 
 A tensor lives from the layer that makes it to its last reader; views own nothing and keep their source alive; the input belongs to the
-caller. A slot of k producers is k - 1 explicit additions, each with an output of its own.
+caller. A slot of k producers is k - 1 explicit additions, each with an output of its own. What an opaque layer holds between its own
+steps is not counted.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 
 from raysearch.architecture.graph import Architecture
-from raysearch.architecture.ops import OPS, Shape
+from raysearch.architecture.ops import Shape
 
 BYTES = 4
 """Of one float32."""
@@ -67,7 +68,7 @@ def _steps(architecture: Architecture) -> list[tuple[list[int], int, int]]:
             for name in rest:
                 total = make([total, owner[name]], math.prod(architecture[first].shape))
             slots.append(total)
-        if OPS[layer.op].is_view and slots:
+        if layer.is_view and slots:
             owner[layer.name] = slots[0]
         else:
             size = 0 if layer.op == "input" else math.prod(layer.shape)

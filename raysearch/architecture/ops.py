@@ -24,6 +24,10 @@ Attributes by operation
     softmax       dim, log
     identity      (none): a removed layer, or a named sum
     input         (none)
+
+`parametric.py` lists the attributes of the operations with parameters along the channels, `opaque.py` those of `opaque`. Of any
+operation, `untrained` lists the roles whose state is a buffer, and `folds` maps a role to the program that computes its values from
+the teacher's state (see `programs.py`).
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raysearch.architecture import opaque, parametric
 from raysearch.errors import InvalidArchitecture
 
 Shape = tuple[int, ...]
@@ -260,4 +265,48 @@ OPS: Mapping[str, Op] = {
     "channel_shuffle": Op(_shuffle_shape, ("groups",)),
     "pad": Op(_pad_shape, ("pads", "mode", "value")),
     "softmax": Op(_same, ("dim", "log")),
+    "group_norm": Op(
+        parametric.group_norm_shape,
+        ("groups", "num_channels", "eps", "affine"),
+        parametric.group_norm_params,
+    ),
+    "instance_norm": Op(
+        parametric.instance_norm_shape,
+        ("num_features", "eps", "momentum", "affine", "track"),
+        parametric.instance_norm_params,
+        parametric.instance_norm_buffers,
+    ),
+    "layer_norm": Op(
+        parametric.layer_norm_shape,
+        ("shape", "eps", "affine", "bias"),
+        parametric.layer_norm_params,
+    ),
+    "rms_norm": Op(
+        parametric.layer_norm_shape, ("shape", "eps", "affine"), parametric.rms_norm_params
+    ),
+    "prelu": Op(parametric.prelu_shape, ("num_parameters",), parametric.prelu_params),
+    "param_binary": Op(
+        parametric.param_binary_shape,
+        ("fn", "shape", "reverse"),
+        parametric.param_binary_params,
+    ),
+    "conv_transpose": Op(
+        parametric.conv_transpose_shape,
+        (
+            "in_channels",
+            "out_channels",
+            "kernel",
+            "stride",
+            "padding",
+            "output_padding",
+            "dilation",
+            "groups",
+            "bias",
+        ),
+        parametric.conv_transpose_params,
+        macs=parametric.conv_transpose_macs,
+    ),
+    "opaque": Op(
+        opaque.out_shape, opaque.REQUIRED, opaque.params, opaque.buffers, macs=opaque.macs
+    ),
 }

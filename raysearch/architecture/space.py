@@ -259,6 +259,11 @@ class SearchSpace:
         full = self._conform(batch)
         return self._encoder.encode(self._drop_inactive(full), n_max=n_max, types=types)
 
+    def channel_numbers(self, widths: np.ndarray) -> np.ndarray:
+        """Output channels of every layer of the teacher at widths [n, G], removed or not: [n, L] int64."""
+        out = self._channels.out
+        return out.fixed + widths @ out.matrix.T
+
     def encode_compact(self, batch: EditsBatch) -> CompactBatch:
         """The same as `encode` in a form that is linear in layers and edits: for thousands (see `compact.py`)."""
         active = self._drop_inactive(self._conform(batch))

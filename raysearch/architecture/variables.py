@@ -1,4 +1,5 @@
-"""Union-find with refinement: channel variables that are unified, and split where boundaries differ."""
+"""Union-find with refinement: channel variables that are unified, split where boundaries differ, and bundled where runs of channels
+meet single ones."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ MAX_REFINEMENTS = 512
 
 
 class Variables:
-    """Union-find over channel variables that can be split in two.
+    """Union-find over channel variables that can be split in two, or bundled into runs.
 
     Attributes:
         parent: of each variable; its own index where it stands for its class.
         size, divisor, frozen: as in `ChannelVariable`, valid for the classes' representatives.
-        parts: the two variables that a split representative consists of.
+        parts: the axis of other variables that a split or bundled representative consists of.
     """
 
     def __init__(self) -> None:
@@ -25,7 +26,7 @@ class Variables:
         self.size: list[int] = []
         self.divisor: list[int] = []
         self.frozen: list[str] = []
-        self.parts: list[tuple[int, int] | None] = []
+        self.parts: list[Blocks | None] = []
 
     def new(self, size: int, frozen: str = "", divisor: int = 1) -> int:
         """Opens a variable."""
@@ -54,7 +55,7 @@ class Variables:
             if parts is None:
                 out.append((root, multiplicity))
             else:
-                stack.extend(((parts[1], multiplicity), (parts[0], multiplicity)))
+                stack.extend((part, m * multiplicity) for part, m in reversed(parts))
         return tuple(out)
 
     def freeze(self, blocks: Blocks, reason: str) -> None:
@@ -71,7 +72,22 @@ class Variables:
         """Makes a representative two variables, of `first` channels and of the rest."""
         sizes = (first, self.size[root] - first)
         left, right = (self.new(n, self.frozen[root], self.divisor[root]) for n in sizes)
-        self.parts[root] = (left, right)
+        self.parts[root] = ((left, 1), (right, 1))
+
+    def bundle(self, blocks: Blocks, run: int) -> Blocks | None:
+        """The axis as runs of adjacent channels that exist or vanish together; None where a run crosses a boundary."""
+        blocks = self.resolve(blocks)
+        for root, multiplicity in blocks:
+            factor = run // math.gcd(run, multiplicity)
+            if self.parts[root] is not None or factor == 1:
+                continue  # the variable has been bundled a moment ago
+            if self.size[root] % factor:
+                return None
+            # the groups of a grouped convolution must not cut a run in two, so the divisor stays
+            runs = self.new(self.size[root] // factor, self.frozen[root], self.divisor[root])
+            self.parts[root] = ((runs, factor),)
+        found = self.resolve(blocks)
+        return found if all(m % run == 0 for _, m in found) else None
 
     def length(self, blocks: Blocks) -> int:
         """How many channels an axis has."""
@@ -109,14 +125,26 @@ class Variables:
             mismatch = next((p for p in zip(left, right, strict=False) if p[0] != p[1]), None)
             if mismatch is None and len(left) == len(right):
                 return left
-            if mismatch is None or mismatch[0][1] != mismatch[1][1]:
+            if mismatch is None or not self._align(*mismatch):
                 break
-            (a, _), (b, _) = mismatch
-            if self.size[a] == self.size[b]:
-                self.union(a, b)
-            else:
-                large = a if self.size[a] > self.size[b] else b
-                self.split(large, min(self.size[a], self.size[b]))
         self.freeze(left, "its channels are combined with others that do not align")
         self.freeze(right, "its channels are combined with others that do not align")
         return left
+
+    def _align(self, left: tuple[int, int], right: tuple[int, int]) -> bool:
+        """Makes the first channels of two different blocks one, as far as the shorter reaches; False where they cannot be."""
+        (a, m), (b, n) = left, right
+        if a == b:
+            return False
+        ours, theirs = self.size[a] * m, self.size[b] * n
+        if ours != theirs:
+            longer, run = left if ours > theirs else right
+            if min(ours, theirs) % run:
+                return False
+            self.split(longer, min(ours, theirs) // run)
+        elif m == n:
+            self.union(a, b)
+        else:
+            common = math.lcm(m, n)
+            return all(self.bundle((block,), common) is not None for block in (left, right))
+        return True

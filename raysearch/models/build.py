@@ -6,8 +6,8 @@ as any other; its state_dict has the teacher's keys.
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache, reduce
 
 import torch
@@ -18,10 +18,18 @@ from raysearch.architecture.ops import OPS
 from raysearch.errors import InvalidArchitecture
 from raysearch.models.calls import Call, function_call, module_call, weighted_call
 from raysearch.models.inherit import Slice, plan
+from raysearch.models.programs import Wiring, replay
 from raysearch.models.provenance import Keep
-from raysearch.models.wrappers import unwrap
-
-State = Mapping[str, torch.Tensor]
+from raysearch.models.states import (
+    State,
+    as_buffers,
+    at,
+    constants,
+    fresh,
+    place,
+    state_of,
+    with_folds,
+)
 
 
 def build(
@@ -35,14 +43,17 @@ def build(
     Args:
         architecture: a teacher's, or a student's.
         inherit_from: the teacher (or its state_dict), whose weights are sliced to the student's channels; the student is put on
-            its device and in its precision. None: torch's own initialisation, from the global generator.
+            its device and in its precision. Folded weights are computed from it where it does not hold them. None: torch's own
+            initialisation, from the global generator.
         keep: the teacher's channels that a layer's outputs are, by layer name; default: the first ones.
 
     Raises:
         WeightsError: `inherit_from` lacks a tensor that the architecture needs.
         InvalidArchitecture: an operation or function is not known.
     """
-    state = _state_of(inherit_from)
+    state = state_of(inherit_from)
+    if inherit_from is not None:
+        state = with_folds(architecture, state)
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
     slices = plan(architecture, shapes, keep) if inherit_from is not None else {}
     like = next((t for t in state.values() if t.is_floating_point()), None)
@@ -54,6 +65,8 @@ def build(
     if like is not None:
         root.to(like.device, like.dtype)
     _load(architecture, root, state, slices)
+    if inherit_from is None:
+        _load_constants(architecture, root)
     return fx.GraphModule(root, graph, class_name="Network")
 
 
@@ -105,19 +118,41 @@ def standard_modules(architecture: Architecture) -> dict[str, Call]:
     return {path: call for path, (_, call) in found.items()}
 
 
-def loose_keys(layer: Layer, modules: Mapping[str, Call]) -> dict[str, str]:
-    """Role -> name of those weights of a layer that no standard module holds."""
-    return {
-        role: key
-        for role, key in state_keys(layer).items()
-        if key.rpartition(".")[0] not in modules
+def loose_keys(architecture: Architecture) -> dict[str, dict[str, str]]:
+    """Layer name -> role -> name of those states that no standard module holds; each where it is read first."""
+    modules = standard_modules(architecture)
+    held = {
+        key
+        for layer in architecture.layers
+        if module_call(layer) is not None and module_path(layer) in modules
+        for key in state_keys(layer).values()
     }
+    loose: dict[str, dict[str, str]] = {}
+    for layer in architecture.layers:
+        found = {role: key for role, key in state_keys(layer).items() if key not in held}
+        held |= set(found.values())
+        if found:
+            loose[layer.name] = found
+    return loose
 
 
-def _state_of(source: nn.Module | State | None) -> State:
-    if source is None:
-        return {}
-    return unwrap(source).state_dict(keep_vars=False) if isinstance(source, nn.Module) else source
+@dataclass(frozen=True)
+class _Wiring:
+    """What a network is made from while it is wired.
+
+    Attributes:
+        root: holds the modules; is added to.
+        graph: calls them; is added to.
+        modules: path -> the standard module that stands there.
+        loose: as `loose_keys` gives them.
+        complete: the layers that inherit all their weights.
+    """
+
+    root: nn.Module
+    graph: fx.Graph
+    modules: Mapping[str, Call]
+    loose: Mapping[str, Mapping[str, str]]
+    complete: Mapping[str, bool]
 
 
 def _wire(architecture: Architecture, root: nn.Module, complete: Mapping[str, bool]) -> fx.Graph:
@@ -125,7 +160,8 @@ def _wire(architecture: Architecture, root: nn.Module, complete: Mapping[str, bo
     graph = fx.Graph()
     values: dict[str, fx.Node] = {}
     sums: dict[tuple[str, ...], fx.Node] = {}
-    modules = standard_modules(architecture)
+    modules, loose = standard_modules(architecture), loose_keys(architecture)
+    wiring = _Wiring(root, graph, modules, loose, complete)
     for layer in architecture.layers:
         if layer.op == "input":
             values[layer.name] = graph.placeholder("images")
@@ -135,9 +171,7 @@ def _wire(architecture: Architecture, root: nn.Module, complete: Mapping[str, bo
             if slot not in sums:
                 sums[slot] = _sum(graph, [values[name] for name in slot])
             slots.append(sums[slot])
-        values[layer.name] = _call(
-            graph, layer, slots, root, modules, complete.get(layer.name, False)
-        )
+        values[layer.name] = _call(wiring, layer, slots)
     graph.output(values[architecture.output])
     return graph
 
@@ -146,38 +180,50 @@ def _sum(graph: fx.Graph, terms: list[fx.Node]) -> fx.Node:
     return reduce(lambda a, b: graph.call_function(torch.add, (a, b)), terms)
 
 
-def _call(
-    graph: fx.Graph,
-    layer: Layer,
-    slots: list[fx.Node],
-    root: nn.Module,
-    modules: Mapping[str, Call],
-    inherited: bool,
-) -> fx.Node:
+def _call(wiring: _Wiring, layer: Layer, slots: list[fx.Node]) -> fx.Node:
+    graph, root = wiring.graph, wiring.root
     if layer.op == "identity":
         return slots[0]
     if layer.op == "add":
         return _sum(graph, slots)
     call = module_call(layer)
     if call is None:
-        call = function_call(layer)
-        tensors = (tuple(slots),) if call.packed else tuple(slots)
-        made = graph.call_function(call.resolve(), (*tensors, *call.args), dict(call.kwargs))
-        return graph.call_method(call.method, (made,)) if call.method else made
+        _place_loose(wiring, layer, {})
+        return _function(wiring, layer, slots)
     path = module_path(layer)
-    if path is not None and modules[path] == call:
-        if type(_at(root, path)) is not call.resolve():
-            _place(root, path, _construct(call, inherited))
+    if path is not None and wiring.modules[path] == call:
+        if type(at(root, path)) is not call.resolve():
+            place(root, path, _construct(call, wiring.complete.get(layer.name, False)))
         return graph.call_module(path, (slots[0],))
-    if layer.op not in ("conv", "linear"):
+    if layer.op not in ("conv", "conv_transpose", "linear"):
         raise InvalidArchitecture(
             f"layer {layer.name!r}: the state of {layer.op} must be that of one module, but it is {state_keys(layer)}"
         )
-    fresh = _construct(call, inherited=False)
-    for role, key in loose_keys(layer, modules).items():
-        if _at(root, key) is None:
-            _place(root, key, getattr(fresh, role))
+    made = _construct(call, inherited=False)
+    _place_loose(wiring, layer, {role: getattr(made, role) for role in state_keys(layer)})
     return _functional(graph, layer, slots[0])
+
+
+def _place_loose(wiring: _Wiring, layer: Layer, made: Mapping[str, torch.Tensor]) -> None:
+    """Places the states of a layer that no standard module holds."""
+    for role, key in wiring.loose.get(layer.name, {}).items():
+        place(wiring.root, key, made[role] if role in made else fresh(layer, role))
+
+
+def _function(wiring: _Wiring, layer: Layer, slots: list[fx.Node]) -> fx.Node:
+    """A layer that a function computes, or a program."""
+    graph = wiring.graph
+    if layer.op == "opaque":
+        return replay(layer.attrs["program"], Wiring(graph, slots, state_keys(layer)))
+    call = function_call(layer)
+    if layer.op == "param_binary":
+        operands = [slots[0], graph.get_attr(state_keys(layer)["weight"])]
+        return graph.call_function(
+            call.resolve(), tuple(operands[::-1] if layer.attrs["reverse"] else operands)
+        )
+    tensors = (tuple(slots),) if call.packed else tuple(slots)
+    made = graph.call_function(call.resolve(), (*tensors, *call.args), dict(call.kwargs))
+    return graph.call_method(call.method, (made,)) if call.method else made
 
 
 def _functional(graph: fx.Graph, layer: Layer, images: fx.Node) -> fx.Node:
@@ -191,10 +237,12 @@ def _functional(graph: fx.Graph, layer: Layer, images: fx.Node) -> fx.Node:
 def _construct(call: Call, inherited: bool) -> nn.Module:
     """Makes a module; one that inherits all its weights is not initialised and draws no random numbers."""
     kind = call.resolve()
-    if not inherited:
-        return kind(*call.args, **call.kwargs)
-    module = _uninitialised(kind)(*call.args, **call.kwargs)
-    module.__class__ = kind  # type: ignore[assignment]  # the class that it derives from
+    if inherited:
+        module = _uninitialised(kind)(*call.args, **call.kwargs)
+        module.__class__ = kind  # type: ignore[assignment]  # the class that it derives from
+    else:
+        module = kind(*call.args, **call.kwargs)
+    as_buffers(module, call.buffers)
     return module
 
 
@@ -202,39 +250,6 @@ def _construct(call: Call, inherited: bool) -> nn.Module:
 def _uninitialised(kind: type[nn.Module]) -> type[nn.Module]:
     """A module class without initialisation: `nn.utils.skip_init` takes longer than initialising a small layer does."""
     return type(kind.__name__, (kind,), {"reset_parameters": lambda _: None})
-
-
-def _at(root: nn.Module, path: str) -> object:
-    """What stands at a dotted path; None where nothing does."""
-    value: object = root
-    for part in path.split("."):
-        value = getattr(value, part, None)
-    return value
-
-
-def _checked_parts(path: str) -> list[str]:
-    """The names on a path; `torch.fx` writes them into code as they stand."""
-    parts = path.split(".")
-    for part in parts:
-        if not part.isprintable() or set(part) & set('"\\') or keyword.iskeyword(part):
-            raise InvalidArchitecture(f"{part!r} in the name {path!r} cannot name a module")
-    return parts
-
-
-def _place(root: nn.Module, path: str, value: nn.Module | torch.Tensor) -> None:
-    """Sets a module or parameter at a dotted path; what is missing on the way is made."""
-    *parents, last = _checked_parts(path)
-    owner = root
-    for part in parents:
-        if part not in owner._modules:
-            owner.add_module(part, nn.Module())
-        owner = owner.get_submodule(part)
-    former = owner._modules.get(last)
-    if former is not None and isinstance(value, nn.Module):  # keeps what already stands below it
-        for name, child in {**former._modules, **former._parameters}.items():
-            if not hasattr(value, name):
-                setattr(value, name, child)
-    setattr(owner, last, value)
 
 
 @torch.no_grad()
@@ -251,3 +266,10 @@ def _load(
         keys = state_keys(layer) if OPS[layer.op].params or OPS[layer.op].buffers else {}
         for role, part in slices.get(layer.name, {}).items():
             part.copy_to(ours[keys[role]], state[part.key].detach())
+
+
+@torch.no_grad()
+def _load_constants(architecture: Architecture, root: nn.Module) -> None:
+    ours = root.state_dict()
+    for key, values in constants(architecture).items():
+        ours[key].copy_(values[tuple(map(slice, ours[key].shape))])

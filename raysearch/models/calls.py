@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from raysearch.architecture.graph import Layer
+from raysearch.architecture.ops import OPS
 from raysearch.errors import InvalidArchitecture
 
 UNARY: Mapping[str, str] = {
@@ -69,6 +70,9 @@ BINARY: Mapping[str, str] = {
 }
 """Element-wise functions of two tensors by their ATen name."""
 
+PARAM_BINARY: Mapping[str, str] = {**BINARY, "pow": "torch.pow"}
+"""Element-wise functions of a tensor and a parameter."""
+
 _DROPOUTS = {
     "dropout": "nn.Dropout",
     "feature_dropout": "nn.Dropout2d",
@@ -93,6 +97,7 @@ class Call:
         function: "nn.Conv2d", "F.relu", "torch.cat", ...
         args, kwargs: the arguments after the tensors.
         packed: the tensors are handed over as one tuple.
+        buffers: of a module, the weights that are no parameters but buffers.
         method: a method without arguments that is called on the result; "" where none is.
     """
 
@@ -100,6 +105,7 @@ class Call:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     packed: bool = False
+    buffers: tuple[str, ...] = ()
     method: str = ""
 
     def resolve(self) -> Callable[..., Any]:
@@ -111,7 +117,11 @@ class Call:
 def module_call(layer: Layer) -> Call | None:
     """The constructor of the module that computes a layer; None where a function does."""
     maker = _MODULES.get(layer.op)
-    return maker(layer) if maker else None
+    if maker is None:
+        return None
+    call, untrained = maker(layer), layer.attrs.get("untrained")
+    roles = OPS[layer.op].params(layer.attrs) if untrained else ()
+    return replace(call, buffers=tuple(r for r in roles if r in untrained)) if untrained else call
 
 
 def function_call(layer: Layer) -> Call:
@@ -131,6 +141,11 @@ def weighted_call(layer: Layer) -> Call:
     if layer.op == "linear":
         return Call("F.linear")
     a = layer.attrs
+    if layer.op == "conv_transpose":
+        keys = ("stride", "padding", "output_padding")
+        args = tuple(_flat(a[key]) for key in keys)
+        rank = len(a["kernel"])
+        return Call(f"F.conv_transpose{rank}d", (*args, a["groups"], _flat(a["dilation"])))
     args = tuple(_flat(a[key]) for key in ("stride", "padding", "dilation"))
     return Call(f"F.conv{len(a['kernel'])}d", (*args, a["groups"]))
 
@@ -152,6 +167,63 @@ def _conv(layer: Layer) -> Call:
     if not a["bias"]:
         kwargs["bias"] = False
     return Call(f"nn.Conv{len(a['kernel'])}d", (a["in_channels"], a["out_channels"]), kwargs)
+
+
+def _conv_transpose(layer: Layer) -> Call:
+    a = layer.attrs
+    kwargs: dict[str, Any] = {"kernel_size": _flat(a["kernel"])}
+    for key, default in (("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1)):
+        if _flat(a[key]) != default:
+            kwargs[key] = _flat(a[key])
+    if a["groups"] != 1:
+        kwargs["groups"] = a["groups"]
+    if not a["bias"]:
+        kwargs["bias"] = False
+    return Call(
+        f"nn.ConvTranspose{len(a['kernel'])}d", (a["in_channels"], a["out_channels"]), kwargs
+    )
+
+
+def _group_norm(layer: Layer) -> Call:
+    a = layer.attrs
+    return Call(
+        "nn.GroupNorm", (a["groups"], a["num_channels"]), _changed(a, eps=1e-5, affine=True)
+    )
+
+
+def _instance_norm(layer: Layer) -> Call:
+    a = layer.attrs
+    kwargs = _changed(a, eps=1e-5, momentum=0.1)
+    kwargs |= {"affine": True} if a["affine"] else {}
+    kwargs |= {"track_running_stats": True} if a["track"] else {}
+    return Call(f"nn.InstanceNorm{max(1, len(layer.shape) - 1)}d", (a["num_features"],), kwargs)
+
+
+def _layer_norm(layer: Layer) -> Call:
+    a = layer.attrs
+    kwargs = _changed(a, eps=1e-5)
+    if not a["affine"]:
+        kwargs["elementwise_affine"] = False
+    elif not a["bias"]:
+        kwargs["bias"] = False
+    return Call("nn.LayerNorm", (_shape(a["shape"]),), kwargs)
+
+
+def _rms_norm(layer: Layer) -> Call:
+    a = layer.attrs
+    kwargs = _changed(a, eps=None) | ({} if a["affine"] else {"elementwise_affine": False})
+    return Call("nn.RMSNorm", (_shape(a["shape"]),), kwargs)
+
+
+def _shape(values: Any) -> Any:
+    """A normalised shape as it is usually written."""
+    values = tuple(values)
+    return values[0] if len(values) == 1 else values
+
+
+def _changed(attrs: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:
+    """Those attributes that differ from torch's defaults."""
+    return {key: attrs[key] for key, default in defaults.items() if attrs[key] != default}
 
 
 def _linear(layer: Layer) -> Call:
@@ -276,6 +348,14 @@ _MODULES: Mapping[str, Callable[[Layer], Call]] = {
     "linear": _linear,
     "batch_norm": _batch_norm,
     "dropout": _dropout,
+    "conv_transpose": _conv_transpose,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "prelu": lambda layer: Call(
+        "nn.PReLU", tuple(_changed(layer.attrs, num_parameters=1).values())
+    ),
 }
 
 _FUNCTIONS: Mapping[str, Callable[[Layer], Call]] = {
@@ -292,4 +372,5 @@ _FUNCTIONS: Mapping[str, Callable[[Layer], Call]] = {
     "channel_shuffle": lambda layer: Call("F.channel_shuffle", (layer.attrs["groups"],)),
     "pad": _pad,
     "softmax": _softmax,
+    "param_binary": lambda layer: Call(_known(layer, "fn", PARAM_BINARY)),
 }

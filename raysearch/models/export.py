@@ -16,6 +16,7 @@ from raysearch.architecture.graph import Architecture
 from raysearch.errors import WeightsError
 from raysearch.models.build import state_keys
 from raysearch.models.source import model_source
+from raysearch.models.states import state_of, with_folds
 from raysearch.models.wrappers import unwrap
 
 ARCHITECTURE_FILE = "architecture.json"
@@ -53,11 +54,14 @@ def export_student(
 
 def _state(architecture: Architecture, module: nn.Module) -> dict[str, torch.Tensor]:
     """The part of the module's state that the architecture has, on the CPU."""
-    state = module.state_dict()
+    state = with_folds(architecture, state_of(module))
     wanted: dict[str, torch.Tensor] = {}
     for layer in architecture.layers:
         shapes = {**layer.param_shapes, **layer.buffer_shapes}
         for role, key in state_keys(layer).items():
+            if key not in state and role == "num_batches_tracked":  # the teacher's norm has none
+                wanted[key] = torch.tensor(0)
+                continue
             if key not in state:
                 raise WeightsError(f"the module has no {key!r}, so it is not this architecture's")
             if tuple(state[key].shape) != tuple(shapes[role]):

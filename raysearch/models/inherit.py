@@ -15,6 +15,7 @@ import torch
 from raysearch.architecture.axes import is_last
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.ops import Shape
+from raysearch.architecture.parametric import channel_entry
 from raysearch.models.provenance import FRESH, Context, Keep, Origin, follow, identity, is_depthwise
 
 
@@ -26,11 +27,13 @@ class Slice:
         key: the name in the teacher's state.
         rows: [R] the teacher's index of each of our first-axis entries, or `FRESH`; None: all, as it stands.
         columns: [C], or [R, C] where they differ by row (grouped convolutions), the same for the second axis; None: all.
+        axis: the axis that `rows` counts; the others follow in their order.
     """
 
     key: str
     rows: np.ndarray | None = None
     columns: np.ndarray | None = None
+    axis: int = 0
 
     def copy_to(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Overwrites the entries of `target` that the teacher has; the others stay as they are initialised."""
@@ -38,6 +41,8 @@ class Slice:
             if target.shape == source.shape:
                 target.copy_(source)
             return
+        if self.axis:
+            target, source = target.movedim(self.axis, 0), source.movedim(self.axis, 0)
         columns = (
             np.arange(target.shape[1]) if self.columns is None and target.ndim > 1 else self.columns
         )
@@ -55,7 +60,7 @@ class Slice:
             return target == source
         if any(ours > theirs for ours, theirs in zip(target[2:], source[2:], strict=True)):
             return False
-        sides = [(self.rows, source[0])]
+        sides = [(self.rows, source[self.axis])]
         if self.columns is not None:
             sides.append((self.columns, source[1]))
         return all(bool(np.all((index >= 0) & (index < size))) for index, size in sides)
@@ -101,6 +106,21 @@ def _local_columns(arriving: Origin, leaving: Origin, groups: int, teacher: Shap
     return np.where((ours < 0) | (local < 0) | (local >= width), FRESH, local)
 
 
+def _transposed_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
+    """The rows of a transposed convolution's weight are the inputs, its columns the outputs of their group."""
+    teacher = context.teacher_shape("weight")
+    groups, rows = context.layer.attrs["groups"], len(arriving.channels)
+    columns = leaving.channels
+    if is_depthwise(context.layer, teacher, arriving.total):
+        columns = np.arange(len(leaving.channels) // rows)
+    elif groups > 1:
+        per_group, width = max(1, arriving.total // groups), teacher[1]
+        ours = np.repeat(columns.reshape(groups, -1), rows // groups, axis=0)
+        local = ours - (arriving.channels // per_group * width)[:, None]
+        columns = np.where((ours < 0) | (local < 0) | (local >= width), FRESH, local)
+    return _with_bias(context, Slice(context.key("weight"), arriving.channels, columns), leaving)
+
+
 def _linear_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
     attrs = context.layer.attrs
     if not is_last(context.layer.shape, context.axis):  # another axis: as it stands
@@ -132,10 +152,34 @@ def _norm_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[st
     return slices
 
 
+def _parametric_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
+    """Parameters whose channels may be any axis, or that do not know them."""
+    layer = context.layer
+    entry = channel_entry(layer.op, layer.attrs, len(layer.shape), context.axis)
+    slices = {}
+    for role in {**layer.param_shapes, **layer.buffer_shapes}:
+        context.teacher_shape(role)
+        rows = None if entry is None else leaving.channels
+        slices[role] = Slice(context.key(role), rows, axis=entry or 0)
+    return slices
+
+
+def _opaque_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
+    """States of an opaque layer are taken over as they stand."""
+    for role in context.layer.params:
+        context.teacher_shape(role)
+    return {role: Slice(context.key(role)) for role in context.layer.params}
+
+
 _SLICERS: Mapping[str, Callable[[Context, Origin, Origin], dict[str, Slice]]] = {
     "conv": _conv_slices,
     "linear": _linear_slices,
     "batch_norm": _norm_slices,
+    "group_norm": _norm_slices,
+    "instance_norm": _norm_slices,
+    "conv_transpose": _transposed_slices,
+    **dict.fromkeys(("layer_norm", "rms_norm", "prelu", "param_binary"), _parametric_slices),
+    "opaque": _opaque_slices,
 }
 
 

@@ -18,14 +18,15 @@ from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import Shape
 from raysearch.errors import WeightsError
 
-Keep = Mapping[str, Sequence[int] | np.ndarray]
-"""Layer name -> the teacher's channels that its outputs are."""
-
 FRESH = -1
 """The provenance of a channel that the teacher does not have: freshly initialised."""
 
 
-@dataclass(frozen=True)
+UNKNOWN = 0
+"""The teacher's number of channels where only the rules can tell it."""
+
+
+@dataclass(frozen=True, eq=False)
 class Origin:
     """The provenance of a tensor's channels, which are on the axis that `Architecture.axes` tells.
 
@@ -36,6 +37,10 @@ class Origin:
 
     channels: np.ndarray
     total: int
+
+
+Keep = Mapping[str, Sequence[int] | np.ndarray | Origin]
+"""Layer name -> the teacher's channels that its outputs are; an `Origin` also tells how many the teacher has."""
 
 
 def follow(
@@ -53,14 +58,22 @@ def follow(
     Raises:
         WeightsError: the teacher lacks a tensor, or `keep` lists another number of channels than a layer has.
     """
+    return walk(architecture, shapes, lambda context, _: _listed(context, keep))
+
+
+def walk(architecture: Architecture, shapes: Mapping[str, Shape], choose: Choose) -> Trail:
+    """As `follow`; `choose` is asked at each layer, and where it answers None the rule of the operation holds."""
     origins: dict[str, Origin] = {}
     blocks = _blocks(architecture, shapes)
     for layer in architecture.layers:
         arriving = [_read(architecture, layer, slot, origins) for slot in layer.inputs]
-        context = Context(layer, architecture, shapes, keep, blocks.get(layer.name, 1))
-        leaving = _RULES.get(layer.op, _pass)(context, arriving)
-        origins[layer.name] = _chosen(layer, keep, leaving) if layer.name in keep else leaving
-        yield context, arriving, origins[layer.name]
+        context = Context(layer, architecture, shapes, blocks.get(layer.name, 1))
+        leaving = choose(context, arriving)
+        if leaving is None or leaving.total == UNKNOWN:
+            ruled = _RULES.get(layer.op, _pass)(context, arriving)
+            leaving = ruled if leaving is None else Origin(leaving.channels, ruled.total)
+        origins[layer.name] = leaving
+        yield context, arriving, leaving
 
 
 def _read(
@@ -81,7 +94,6 @@ class Context:
     layer: Layer
     architecture: Architecture
     shapes: Mapping[str, Shape]
-    keep: Keep
     blocks: int
 
     @property
@@ -121,6 +133,10 @@ class Context:
         return read_axis(self.layer, self.architecture.axis(self.layer.inputs[slot][0]))
 
 
+Choose = Callable[[Context, list[Origin]], Origin | None]
+Trail = Iterator[tuple[Context, list[Origin], Origin]]
+
+
 def _merge(origins: Sequence[Origin]) -> Origin:
     """A sum's provenance: the first producer's, completed by the others."""
     first, *others = origins
@@ -154,15 +170,28 @@ def _new_channels(context: Context, arriving: Sequence[Origin]) -> Origin:
     return Origin(_prefix(size, total, context.blocks), total)
 
 
-def _chosen(layer: Layer, keep: Keep, leaving: Origin) -> Origin:
+def _transposed(context: Context, arriving: Sequence[Origin]) -> Origin:
+    """The weight of a transposed convolution is [in, out / groups, ...]."""
+    layer, teacher = context.layer, context.teacher_shape("weight")
+    if is_depthwise(layer, teacher, arriving[0].total):
+        return _depthwise(arriving[0], context.size, teacher[0] * teacher[1])
+    total = teacher[1] * layer.attrs["groups"]
+    return Origin(_prefix(context.size, total, context.blocks), total)
+
+
+def _listed(context: Context, keep: Keep) -> Origin | None:
     """What `keep` says of a layer's output; channels beyond the teacher's are fresh."""
-    channels = np.asarray(keep[layer.name], np.int64)
-    if channels.shape != (layer.shape[0],):
+    name = context.layer.name
+    listed = keep.get(name)
+    if listed is None:
+        return None
+    origin = listed if isinstance(listed, Origin) else Origin(np.asarray(listed, np.int64), UNKNOWN)
+    if origin.channels.shape != (context.size,):
         raise WeightsError(
-            f"keep lists {channels.size} channels for layer {layer.name!r}, which has {layer.shape[0]}; "
+            f"keep lists {origin.channels.size} channels for layer {name!r}, which has {context.size}; "
             "list the teacher's channel of each"
         )
-    return Origin(channels, leaving.total)
+    return origin
 
 
 def is_depthwise(layer: Layer, teacher: Shape, total: int = 1) -> bool:
@@ -171,6 +200,9 @@ def is_depthwise(layer: Layer, teacher: Shape, total: int = 1) -> bool:
     Args:
         total: how many channels the teacher's reads; of one that is left with a single channel only this tells.
     """
+    if layer.op == "conv_transpose":
+        alone = layer.attrs["groups"] == layer.attrs["in_channels"]
+        return alone and max(layer.attrs["groups"], total) > 1
     if layer.op != "conv" or teacher[1] != 1:
         return False
     return layer.attrs["groups"] > 1 or (layer.attrs["in_channels"] == 1 and total > 1)
@@ -244,6 +276,10 @@ def _shuffle(context: Context, arriving: Sequence[Origin]) -> Origin:
     return Origin(np.where(ours < 0, FRESH, theirs), origin.total)
 
 
+def _opaque(context: Context, arriving: Sequence[Origin]) -> Origin:
+    return identity(context.size)
+
+
 def _reduce(context: Context, arriving: Sequence[Origin]) -> Origin:
     if context.input_axis() not in context.layer.attrs["dims"]:
         return arriving[0]
@@ -261,12 +297,14 @@ def _pad(context: Context, arriving: Sequence[Origin]) -> Origin:
 
 _RULES: Mapping[str, Callable[[Context, Sequence[Origin]], Origin]] = {
     "conv": _new_channels,
+    "conv_transpose": _transposed,
     "linear": _new_channels,
     "concat": _concat,
     "reshape": _reshape,
     "slice": _slice,
     "channel_shuffle": _shuffle,
     "reduce": _reduce,
+    "opaque": _opaque,
     "pad": _pad,
 }
 
@@ -285,16 +323,21 @@ def _blocks(architecture: Architecture, shapes: Mapping[str, Shape]) -> dict[str
     needs: dict[str, int] = {}
     for layer in architecture.layers:
         teacher = shapes.get(layer.params.get("weight", f"{layer.name}.weight"), (0, 0))
-        ties = layer.op not in ("conv", "linear", "concat", "reshape", "input")
+        ties = layer.op not in _UNTIED
         for slot in layer.inputs:
             tied = [*slot, layer.name] if ties or is_depthwise(layer, teacher) else slot
             for name in tied[1:]:
                 parent[find(name)] = find(tied[0])
         groups = layer.attrs.get("groups", 1)
-        if groups > 1 and not is_depthwise(layer, teacher):
+        alone = layer.op == "group_norm" and groups == layer.attrs["num_channels"]
+        if groups > 1 and not alone and not is_depthwise(layer, teacher):
             for name in (layer.name, layer.inputs[0][0]):
                 needs[name] = groups
     return _spread_blocks(needs, {name: find(name) for name in parent})
+
+
+_UNTIED = frozenset({"conv", "conv_transpose", "linear", "concat", "reshape", "input", "opaque"})
+"""Operations whose output channels are not those of their inputs, or not in the same places."""
 
 
 def _spread_blocks(needs: Mapping[str, int], roots: Mapping[str, str]) -> dict[str, int]:

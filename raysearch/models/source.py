@@ -11,9 +11,11 @@ from typing import Any
 
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.models.build import loose_keys, module_path, standard_modules
-from raysearch.models.calls import Call, module_call
+from raysearch.models.calls import module_call
 from raysearch.models.layout import access, arguments, is_attribute, value_text, wrap
+from raysearch.models.opaque import methods
 from raysearch.models.statements import forward_lines
+from raysearch.models.states import fresh
 
 _HELPERS = '''
 
@@ -24,14 +26,26 @@ class Block(nn.Module):
         return getattr(self, name)
 
 
-def place(root: nn.Module, path: str, value: nn.Module | nn.Parameter) -> None:
-    """Sets a module or parameter at a dotted path."""
+def place(root: nn.Module, path: str, value: nn.Module | torch.Tensor) -> None:
+    """Sets a module, parameter or buffer at a dotted path."""
     *parents, last = path.split(".")
     for name in parents:
         if not hasattr(root, name):
             root.add_module(name, Block())
         root = getattr(root, name)
-    setattr(root, last, value)
+    if isinstance(value, (nn.Module, nn.Parameter)):
+        setattr(root, last, value)
+    else:
+        root.register_buffer(last, value)
+'''
+
+_UNTRAINED = '''
+
+def untrained(module: nn.Module, name: str) -> None:
+    """Makes a parameter a buffer."""
+    values = getattr(module, name).detach()
+    delattr(module, name)
+    module.register_buffer(name, values)
 '''
 
 _PREPROCESS = '''
@@ -58,7 +72,7 @@ def model_source(
         dtype: the precision of the weights.
     """
     init, nested = _init_lines(architecture)
-    forward = forward_lines(architecture)
+    forward = [*forward_lines(architecture), *methods(architecture)]
     body = "\n".join(init + forward)
     parts = [
         _header(architecture, preprocessing is not None),
@@ -74,6 +88,8 @@ def model_source(
         parts.append(_PREPROCESS.format(shape=shape, view=view))
     if nested:
         parts.append(_HELPERS)
+    if any(line.startswith("        untrained(") for line in init):
+        parts.append(_UNTRAINED)
     parts.append(_class(architecture, init, forward, dtype))
     return "".join(parts)
 
@@ -152,18 +168,20 @@ def _class(
 
 def _init_lines(architecture: Architecture) -> tuple[list[str], bool]:
     """The statements that make the modules, and whether they need the helpers."""
-    modules = standard_modules(architecture)
+    modules, loose = standard_modules(architecture), loose_keys(architecture)
     made: set[str] = set()
     lines: list[str] = []
     for layer in architecture.layers:
         call, path = module_call(layer), module_path(layer)
-        if call is None:
-            continue
-        if path is None or modules[path] != call:
-            lines += _parameter_lines(layer, modules, made)
-        elif path not in made:
+        if call is not None and path is not None and modules[path] == call and path not in made:
             made.add(path)
             lines += _placed(path, (call.function, arguments(call)))
+            lines += [
+                f"        untrained({access(path)}, {value_text(role)})" for role in call.buffers
+            ]
+    for layer in architecture.layers:
+        for role, key in loose.get(layer.name, {}).items():
+            lines += _state_lines(layer, role, key)
     return lines, any(line.startswith("        place(") for line in lines)
 
 
@@ -175,15 +193,20 @@ def _placed(path: str, made: tuple[str, Sequence[Any]]) -> list[str]:
     return wrap("        place(", ("self", value_text(path), value), ")", 8)
 
 
-def _parameter_lines(layer: Layer, modules: Mapping[str, Call], made: set[str]) -> list[str]:
-    """Weights that no standard module holds, as plain parameters."""
-    lines: list[str] = []
-    for role, key in loose_keys(layer, modules).items():
-        if key in made:
-            continue
-        made.add(key)
-        size = ", ".join(map(str, layer.param_shapes[role]))
-        lines += _placed(key, ("nn.Parameter", (f"torch.zeros({size})",)))
-        if role == "weight":
-            lines.append(f"        nn.init.kaiming_uniform_({access(key)}, a=5**0.5)")
+def _state_lines(layer: Layer, role: str, key: str) -> list[str]:
+    """A parameter or buffer that no standard module holds; a parameter is initialised as `build` does it, except for scale."""
+    trained = role in layer.param_shapes
+    shape = layer.param_shapes[role] if trained else layer.buffer_shapes[role]
+    ones = trained and bool(fresh(layer, role).eq(1).all())
+    size = ", ".join(map(str, shape)) or "()"
+    word = layer.attrs.get("dtypes", {}).get(role)
+    kind = f", dtype=torch.{word}" if word else ""
+    values = f"torch.{'ones' if ones else 'zeros'}({size}{kind})"
+    if not trained and "." not in key and is_attribute(key):
+        return wrap("        self.register_buffer(", (value_text(key), values), ")", 8)
+    if not trained:
+        return wrap("        place(", ("self", value_text(key), values), ")", 8)
+    lines = _placed(key, ("nn.Parameter", (values,)))
+    if len(shape) > 1 and layer.op != "param_binary":
+        lines.append(f"        nn.init.kaiming_uniform_({access(key)}, a=5**0.5)")
     return lines

@@ -10,6 +10,7 @@ from raysearch.architecture.graph import Architecture, Layer
 from raysearch.models.build import module_path, standard_modules, state_keys
 from raysearch.models.calls import function_call, module_call, weighted_call
 from raysearch.models.layout import access, arguments, value_text, wrap
+from raysearch.models.opaque import method_names
 
 _INFIX = {"torch.add": "+", "torch.sub": "-", "torch.mul": "*", "torch.div": "/"}
 _VARIABLES = ("x", "y", "z", "u", "v", "w")
@@ -112,6 +113,9 @@ def _expression(
 ) -> Expression:
     if layer is None or layer.op == "add":
         return " + ".join(_atom(operand) for operand in operands), (), ""
+    if layer.op == "param_binary":
+        weight = access(state_keys(layer)["weight"])
+        operands = [weight, *operands] if layer.attrs["reverse"] else [*operands, weight]
     if layer.name in calls:
         return f"{calls[layer.name]}(", tuple(operands), ")"
     call = module_call(layer)
@@ -143,9 +147,9 @@ def _weighted(layer: Layer, operands: Sequence[str]) -> Expression:
 
 
 def _module_calls(architecture: Architecture) -> dict[str, str]:
-    """Layer name -> the expression of the module that computes it."""
+    """Layer name -> the expression of the module or method that computes it."""
     modules = standard_modules(architecture)
-    calls = {}
+    calls = {name: f"self.{method}" for name, method in method_names(architecture).items()}
     for layer in architecture.layers:
         call, path = module_call(layer), module_path(layer)
         if call is not None and path is not None and modules[path] == call:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
 
 from raysearch.architecture import Edits, SearchSpace
 from raysearch.architecture.channels import analyse
@@ -12,7 +13,10 @@ from raysearch.errors import WeightsError
 from raysearch.models import build, trace
 from raysearch.models.keep import ChannelRanking, best_of_blocks, keep_sets, variable_widths
 
-from .nets import LeNet, OptionA, small_networks
+from .moving import GroupShuffle, Shuffle, exact_networks
+from .nets import LeNet, OptionA, PreAct, small_networks
+
+NETWORKS = {**small_networks(), **exact_networks()}
 
 
 class Masked(fx.Interpreter):
@@ -29,9 +33,10 @@ class Masked(fx.Interpreter):
         name = self.layer_of.get(n)
         if name is None:
             return value
-        mask = torch.zeros(value.shape[1], dtype=value.dtype)
-        mask[self.keep[name]] = 1
-        return value * mask.view(1, -1, *[1] * (value.ndim - 2))
+        axis = self.architecture.axis(name) + 1
+        mask = torch.zeros(value.shape[axis], dtype=value.dtype)
+        mask[self.keep[name].channels] = 1
+        return value * mask.view(-1, *[1] * (value.ndim - 1 - axis))
 
 
 def _nodes(architecture, nodes):
@@ -41,6 +46,8 @@ def _nodes(architecture, nodes):
         count = int(layer.op != "identity")
         if layer.op == "add":
             count = len(layer.inputs) - 1
+        if layer.op == "permute":
+            count += layer.attrs["contiguous"]
         for slot in layer.inputs:
             count += 0 if slot in summed else len(slot) - 1
             summed.add(slot)
@@ -69,9 +76,9 @@ def check_student(teacher, architecture, space, edits, scores, images):
 
 
 @pytest.mark.parametrize("operations", [("shrink",), ("remove", "shrink", "skip")])
-@pytest.mark.parametrize("name", small_networks())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_student_is_the_teacher_without_the_other_channels(name, operations, trained):
-    make, shape = small_networks()[name]
+    make, shape = NETWORKS[name]
     teacher = trained(make()).double().eval()
     architecture = trace(teacher, shape)
     space = SearchSpace(architecture, operations=operations, budget={"params": 0.4})
@@ -80,6 +87,39 @@ def test_a_student_is_the_teacher_without_the_other_channels(name, operations, t
     for seed, edits in enumerate(students):
         scores = random_scores(architecture, seed)
         check_student(teacher, architecture, space, edits, scores, images)
+
+
+@pytest.mark.parametrize(("make", "groups"), [(Shuffle, 2), (GroupShuffle, 3)])
+def test_behind_a_shuffle_channels_are_where_the_shuffle_has_put_them(make, groups):
+    architecture = trace(make(), (3, 16, 16))
+    space = SearchSpace(architecture, operations=("shrink",), budget={"params": 0.5})
+
+    def shuffled(labels):
+        return F.channel_shuffle(torch.as_tensor(labels)[None, :, None, None], groups).flatten()
+
+    checked = 0
+    for seed, edits in enumerate(space.sample(3, seed=0)):
+        student = space.apply(edits)
+        keep = keep_sets(student, architecture, random_scores(architecture, seed))
+        for layer in student.layers:
+            theirs = architecture[layer.name]
+            before = keep[layer.inputs[0][0]].channels if layer.inputs else None
+            found = keep[layer.name]
+            if layer.op == "channel_shuffle":
+                held = shuffled(before).numpy()
+                known = held >= 0
+                places = shuffled(np.arange(theirs.shape[0])).numpy()[found.channels]
+                assert np.array_equal(places[known], held[known])
+            elif layer.op == "slice" and (before != np.sort(before)).any():
+                held = before[layer.attrs["start"] : layer.attrs["stop"]]
+                known = (held >= theirs.attrs["start"]) & (held < theirs.attrs["stop"])
+                assert np.array_equal(found.channels[known] + theirs.attrs["start"], held[known])
+            else:
+                continue
+            assert np.array_equal(found.channels >= 0, known)
+            assert found.total == theirs.shape[0]
+            checked += 1
+    assert checked >= 3
 
 
 def test_without_scores_the_first_channels_of_every_variable_are_kept(trained):
@@ -92,7 +132,7 @@ def test_without_scores_the_first_channels_of_every_variable_are_kept(trained):
     edits = Edits(widths=tuple(2 for _ in space.groups))
     keep = keep_sets(space.apply(edits), architecture)
     # 4 zero channels, the stem's 8, 4 zero channels: two of each are kept
-    assert keep["blocks.1.conv2"].tolist() == [0, 1, 4, 5, 12, 13]
+    assert keep["blocks.1.conv2"].channels.tolist() == [0, 1, 4, 5, 12, 13]
 
 
 def test_every_group_of_a_grouped_convolution_keeps_its_own_best():
@@ -118,7 +158,7 @@ def test_networks_whose_groups_share_a_width_rank_each_variable_for_itself():
     for place, channels in zip(free, best, strict=True):
         scores[place][list(channels)] = 1
     keep = keep_sets(student, architecture, scores)
-    assert [tuple(keep[name].tolist()) for name in "012"] == best
+    assert [tuple(keep[name].channels.tolist()) for name in "012"] == best
 
 
 def test_the_widths_of_a_student_are_read_from_its_layers():
@@ -146,3 +186,10 @@ def test_a_list_of_the_wrong_length_is_refused():
     architecture = trace(teacher, (3, 16, 16))
     with pytest.raises(WeightsError, match="keep lists 2 channels for layer 'conv1', which has 6"):
         build(architecture, inherit_from=teacher, keep={"conv1": [0, 1]})
+
+
+def test_a_network_of_other_layers_is_refused_as_ever():
+    teacher, stranger = PreAct(), trace(LeNet(), (3, 16, 16))
+    ranking = ChannelRanking(trace(teacher, (3, 16, 16)))
+    with pytest.raises(WeightsError, match=r"have no '(conv1.bias|conv2.bias|fc1.weight)'"):
+        build(stranger, inherit_from=teacher, keep=ranking.keep(stranger))

@@ -12,7 +12,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.numbers import int_oo
 
 from raysearch.architecture.ops import Shape
+from raysearch.architecture.programs import MAX_CONSTANT
 from raysearch.errors import TraceError, UnsupportedTeacher
 
 EXAMPLE_BATCH = 7
@@ -41,6 +42,8 @@ class Capture:
         output: the node of the logits.
         states: node -> name in the state_dict, of parameters and buffers.
         parameters: those of `states` that are parameters (not buffers).
+        constants: those of `states` that no state_dict has, with their values: tensors made in forward, small buffers that are
+            not persistent.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -48,6 +51,7 @@ class Capture:
     output: fx.Node
     states: Mapping[fx.Node, str]
     parameters: frozenset[str]
+    constants: Mapping[fx.Node, torch.Tensor] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -211,6 +215,7 @@ def _read(program: ExportedProgram, output_index: int | str | None) -> Capture:
     kinds = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     states: dict[fx.Node, str] = {}
     parameters: set[str] = set()
+    constants: dict[fx.Node, torch.Tensor] = {}
     images: list[fx.Node] = []
     nodes: list[fx.Node] = []
     leaves: list[Any] = []
@@ -223,13 +228,18 @@ def _read(program: ExportedProgram, output_index: int | str | None) -> Capture:
                 states[node] = spec.target or node.name
                 if spec.kind is InputKind.PARAMETER:
                     parameters.add(states[node])
+                value = program.constants.get(states[node])
+                if value is not None and (
+                    spec.kind is InputKind.CONSTANT_TENSOR or value.numel() <= MAX_CONSTANT
+                ):
+                    constants[node] = value
         elif node.op == "output":
             leaves = list(node.args[0])
         else:
             nodes.append(node)
     outputs = _structure(leaves, program)
     logits = select(outputs, output_index)
-    return Capture(tuple(nodes), images[0], logits, states, frozenset(parameters))
+    return Capture(tuple(nodes), images[0], logits, states, frozenset(parameters), constants)
 
 
 def _structure(leaves: Sequence[Any], program: ExportedProgram) -> Any:

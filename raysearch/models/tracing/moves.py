@@ -18,7 +18,7 @@ COPIES = frozenset({"contiguous", "clone"})
 PARTED = frozenset({"chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk"})
 """Operations with several outputs, each a slice of the input."""
 
-_MIXES = "acts on the batch axis, so the images of a batch are not independent"
+_MIXES = "moves the batch axis"
 
 
 def sizes_of(node: fx.Node) -> list[int]:
@@ -46,14 +46,14 @@ def _slice(call: Call) -> Draft:
     size = sizes_of(call.args["self"])[axis]
     places = range(size)[slice(call.args["start"], call.args["end"], step)]
     if not places:
-        raise call.refuse("takes nothing")
+        raise call.unknown("takes nothing")
     return _sliced(call.args["self"], axis, places.start, places[-1] + 1, step)
 
 
 def _narrow(call: Call) -> Draft:
     axis, start = call.axis("self", call.args["dim"]), call.args["start"]
     if not isinstance(start, int):
-        raise call.refuse("begins where the data say")
+        raise call.unknown("begins where the data say")
     start %= sizes_of(call.args["self"])[axis]
     return _sliced(call.args["self"], axis, start, start + call.args["length"])
 
@@ -80,7 +80,7 @@ def _permute(call: Call) -> Draft:
         one, other = _swapped(call)
         dims[one % rank], dims[other % rank] = dims[other % rank], dims[one % rank]
     if dims[0] != 0:
-        raise call.refuse(_MIXES)
+        raise call.unknown(_MIXES)
     return permutation(call.args["self"], [dim - 1 for dim in dims[1:]])
 
 
@@ -162,7 +162,7 @@ def _stack(call: Call) -> Draft:
     sizes = sizes_of(parts[0])
     axis = call.args["dim"] % (len(sizes) + 2) - 1
     if axis < 0:
-        raise call.refuse(_MIXES)
+        raise call.unknown(_MIXES)
     wide = [*sizes[:axis], 1, *sizes[axis:]]
     return Draft(
         "concat", tuple(_reshaped(call, tensor, sizes, wide) for tensor in parts), {"dim": axis}
@@ -174,7 +174,7 @@ def _reshape(call: Call) -> Draft:
     source = call.args["self"]
     before, after = shape_of(source), shape_of(call.node)
     if not after or str(before[0]) != str(after[0]):
-        raise call.refuse(f"from {_text(before)} to {_text(after)} moves the batch axis")
+        raise call.unknown(f"from {_text(before)} to {_text(after)} moves the batch axis")
     return _reshaped(call, source, sizes_of(source), sizes_of(call.node), _open_axis(call))
 
 
@@ -202,7 +202,7 @@ def _reshaped(
         open_axis: the axis of `after` whose size follows from the others, where it is one of several that an axis is split into.
     """
     if not before or not after:
-        raise call.refuse("has no axis but the batch, which is not supported")
+        raise call.unknown("has no axis but the batch, which is not supported")
     if len(after) == 1 and len(before) > 1:
         return Draft("reshape", (source,), {"mode": "flatten"})
     for start, end, first, last in reversed(_segments(before, after)):
@@ -217,7 +217,7 @@ def _reshaped(
             sizes[free] = -1
             source = Draft("reshape", (source,), {"mode": "split", "dim": start, "sizes": sizes})
     if not isinstance(source, Draft):
-        raise call.refuse("changes nothing, which was expected to be left out")
+        raise call.unknown("changes nothing, which was expected to be left out")
     return source
 
 

@@ -1,7 +1,8 @@
 """What each ATen operation becomes: one rule a canonical operation of `raysearch.architecture.ops`.
 
 A rule reads the arguments of a node by the names of ATen's own schema and returns what the layer is; `canonicalise.py` finds the
-producers. A new operation is a row in `RULES`; what has no row is refused there.
+producers. A new operation is a row in `RULES`; what has no row, or raises `NotCanonical`, becomes part of an opaque
+layer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ import torch
 from torch import fx
 
 from raysearch.errors import UnsupportedTeacher
-from raysearch.models.calls import BINARY, UNARY
+from raysearch.models.calls import BINARY, PARAM_BINARY, UNARY
+from raysearch.models.tracing.values import Made
+
+
+class NotCanonical(Exception):
+    """A call is no canonical operation: it becomes part of an opaque layer. The text says why."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +32,29 @@ class Call:
         name: ATen's base name without the in-place mark ("relu").
         args: argument name -> value as the schema has it, defaults filled in; tensors are nodes.
         where: the module, as messages name it.
+        fixed: the nodes that depend on parameters, buffers and constants alone.
     """
 
     node: fx.Node
     name: str
     args: Mapping[str, Any]
     where: str
+    fixed: frozenset[fx.Node] = frozenset()
 
     def refuse(self, why: str) -> UnsupportedTeacher:
         """The error that names the module, the operation and the reason."""
         return UnsupportedTeacher(f"{self.where}: operation {self.node.target} {why}")
+
+    def unknown(self, why: str) -> NotCanonical:
+        """The error after which the call is tried as part of an opaque layer."""
+        return NotCanonical(why)
+
+    def size(self, argument: str, axis: int) -> int:
+        """The size of an axis other than the batch."""
+        size = shape_of(self.args[argument])[axis]
+        if not isinstance(size, int):
+            raise self.unknown("is given a size that depends on the batch")
+        return size
 
     def rank(self, argument: str) -> int:
         """Axes of a tensor argument, the batch included."""
@@ -58,12 +77,12 @@ class Draft:
 
     Attributes:
         op, attrs: as in `Layer`.
-        inputs: one node a slot; a draft stands for a layer of its own in between.
+        inputs: one node (or layer's output) a slot; a draft stands for a layer of its own in between.
         params: role -> the node that holds it.
     """
 
     op: str
-    inputs: tuple[fx.Node | Draft, ...]
+    inputs: tuple[fx.Node | Made | Draft, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, fx.Node] = field(default_factory=dict)
 
@@ -76,7 +95,7 @@ def shape_of(node: fx.Node) -> tuple[Any, ...]:
     return tuple(node.meta["val"].shape)
 
 
-def bind(node: fx.Node, where: str) -> Call:
+def bind(node: fx.Node, where: str, fixed: frozenset[fx.Node] = frozenset()) -> Call:
     """Reads a node's arguments by the names of its schema."""
     target = node.target
     assert isinstance(target, torch._ops.OpOverload)
@@ -90,15 +109,16 @@ def bind(node: fx.Node, where: str) -> Call:
             value = argument.default_value if argument.has_default_value() else None
         values[argument.name] = value
     packet = target._schema.name.removeprefix("aten::")
-    return Call(node, packet.removesuffix("_"), values, where)
+    return Call(node, packet.removesuffix("_"), values, where, fixed)
 
 
-def _weights(call: Call, *roles: str) -> dict[str, fx.Node]:
+def weights(call: Call, *roles: str) -> dict[str, fx.Node]:
+    """The nodes of those roles that the call has."""
     return {role: call.args[role] for role in roles if call.args.get(role) is not None}
 
 
-def _spread(values: Any, rank: int) -> list[int]:
-    """ATen allows one number for all axes."""
+def spread(values: Any, rank: int) -> list[int]:
+    """One entry an axis: ATen allows one number for all."""
     values = [values] if isinstance(values, int) else list(values)
     return values * rank if len(values) == 1 else values
 
@@ -107,27 +127,27 @@ def _conv(call: Call) -> Draft:
     weight = tuple(call.args["weight"].meta["val"].shape)
     rank = len(weight) - 2
     if call.rank("input") != rank + 2:
-        raise call.refuse("is given an input without a batch axis")
+        raise call.unknown("is given an input without a batch axis")
     attrs: dict[str, Any] = {
         "in_channels": weight[1] * call.args["groups"],
         "out_channels": weight[0],
         "kernel": list(weight[2:]),
-        "stride": _spread(call.args["stride"], rank),
-        "dilation": _spread(call.args["dilation"], rank),
+        "stride": spread(call.args["stride"], rank),
+        "dilation": spread(call.args["dilation"], rank),
         "groups": call.args["groups"],
         "bias": call.args["bias"] is not None,
     }
     padding = call.args["padding"]
     if padding == "same":
         padding = _same_padding(call, attrs)
-    attrs["padding"] = [0] * rank if padding == "valid" else _spread(padding, rank)
-    return Draft("conv", (call.args["input"],), attrs, _weights(call, "weight", "bias"))
+    attrs["padding"] = [0] * rank if padding == "valid" else spread(padding, rank)
+    return Draft("conv", (call.args["input"],), attrs, weights(call, "weight", "bias"))
 
 
 def _same_padding(call: Call, attrs: Mapping[str, Any]) -> list[int]:
     total = [d * (k - 1) for d, k in zip(attrs["dilation"], attrs["kernel"], strict=True)]
     if any(pad % 2 for pad in total):
-        raise call.refuse("pads its two sides differently ('same' with an even kernel)")
+        raise call.unknown("pads its two sides differently ('same' with an even kernel)")
     return [pad // 2 for pad in total]
 
 
@@ -138,7 +158,7 @@ def _linear(call: Call) -> Draft:
         "out_features": out_features,
         "bias": call.args["bias"] is not None,
     }
-    return Draft("linear", (call.args["input"],), attrs, _weights(call, "weight", "bias"))
+    return Draft("linear", (call.args["input"],), attrs, weights(call, "weight", "bias"))
 
 
 def _batch_norm(call: Call) -> Draft:
@@ -147,15 +167,15 @@ def _batch_norm(call: Call) -> Draft:
             "normalises by the batch even in evaluation, so its images are not independent"
         )
     attrs = {
-        "num_features": shape_of(call.args["input"])[1],
+        "num_features": call.size("input", 1),
         "eps": call.args["eps"],
         "momentum": call.args["momentum"],
         "affine": call.args["weight"] is not None,
     }
     if attrs["affine"] is not (call.args["bias"] is not None):
-        raise call.refuse("has only one of weight and bias")
+        raise call.unknown("has only one of weight and bias")
     roles = ("weight", "bias", "running_mean", "running_var")
-    return Draft("batch_norm", (call.args["input"],), attrs, _weights(call, *roles))
+    return Draft("batch_norm", (call.args["input"],), attrs, weights(call, *roles))
 
 
 def _first_tensor(call: Call) -> str:
@@ -167,26 +187,56 @@ def _pointwise(call: Call) -> Draft:
     first = _first_tensor(call)
     others = {key: value for key, value in call.args.items() if key != first}
     if isinstance(others.get("other"), fx.Node):
+        if not isinstance(others["other"].meta.get("val"), torch.Tensor):
+            raise call.refuse(
+                "computes with a number that is taken from data or from the batch size"
+            )
         return _two_tensors(call, others)
-    if any(isinstance(value, fx.Node) for value in others.values()):
+    nodes = [value for value in others.values() if isinstance(value, fx.Node)]
+    if any(not isinstance(node.meta.get("val"), torch.Tensor) for node in nodes):
         raise call.refuse("computes with a number that is taken from data or from the batch size")
+    if nodes:
+        if call.name == "pow" and nodes[0] in call.fixed:
+            return _with_parameter(call, call.args[first], nodes[0], reverse=False)
+        raise call.unknown("takes several tensors")
     if call.name not in UNARY:
-        raise call.refuse("is not supported with a number")
+        raise call.unknown("is not supported with a number")
     args, kwargs = _plain_arguments(call, first)
     return Draft("unary", (call.args[first],), {"fn": call.name, "args": args, "kwargs": kwargs})
 
 
 def _two_tensors(call: Call, others: Mapping[str, Any]) -> Draft:
     if others.get("alpha", 1) != 1 or others.get("rounding_mode") is not None:
-        raise call.refuse("is not supported with alpha or rounding_mode")
+        raise call.unknown("is not supported with alpha or rounding_mode")
     inputs = (call.args["self"], others["other"])
+    if any(node in call.fixed for node in inputs):
+        reverse = inputs[0] in call.fixed
+        images, parameter = inputs[::-1] if reverse else inputs
+        return _with_parameter(call, images, parameter, reverse=reverse)
     if call.name == "rsub":
         return Draft("binary", inputs[::-1], {"fn": "sub"})
     if call.name == "add":
         return Draft("add", inputs)
     if call.name not in BINARY:
-        raise call.refuse("of two tensors is not supported")
+        raise call.unknown("of two tensors is not supported")
     return Draft("binary", inputs, {"fn": call.name})
+
+
+def _with_parameter(call: Call, images: fx.Node, parameter: fx.Node, *, reverse: bool) -> Draft:
+    """An operand that is a parameter, a buffer, or computed from such."""
+    name = call.name
+    if name == "rsub":
+        name, reverse = "sub", not reverse
+    if name not in PARAM_BINARY:
+        raise call.unknown("with a parameter is not supported")
+    if parameter.meta["val"].dtype != images.meta["val"].dtype:
+        raise call.unknown("changes the precision")
+    shape = [int(size) for size in shape_of(parameter)]
+    attrs = {"fn": name, "shape": shape, "reverse": reverse and name not in _COMMUTATIVE}
+    return Draft("param_binary", (images,), attrs, {"weight": parameter})
+
+
+_COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum"})
 
 
 def _plain_arguments(call: Call, first: str) -> tuple[list[Any], dict[str, Any]]:
@@ -206,7 +256,7 @@ def _plain_arguments(call: Call, first: str) -> tuple[list[Any], dict[str, Any]]
     while args and _is_default(target, len(args) + len(kwargs), args[-1]):
         args.pop()
     if call.name == "elu" and args[1:]:
-        raise call.refuse("is supported with alpha only")
+        raise call.unknown("is supported with alpha only")
     return args, kwargs
 
 
@@ -223,14 +273,14 @@ def _dropout(call: Call) -> Draft:
 def _pool(call: Call) -> Draft:
     kind, rank = call.name[:3], int(call.name[8])
     if call.args.get("divisor_override") is not None:
-        raise call.refuse("is not supported with divisor_override")
-    kernel = _spread(call.args["kernel_size"], rank)
+        raise call.unknown("is not supported with divisor_override")
+    kernel = spread(call.args["kernel_size"], rank)
     attrs: dict[str, Any] = {
         "kind": kind,
         "kernel": kernel,
-        "stride": _spread(call.args["stride"] or kernel, rank),
-        "padding": _spread(call.args["padding"], rank),
-        "dilation": _spread(call.args.get("dilation") or 1, rank),
+        "stride": spread(call.args["stride"] or kernel, rank),
+        "padding": spread(call.args["padding"], rank),
+        "dilation": spread(call.args.get("dilation") or 1, rank),
         "ceil_mode": call.args["ceil_mode"],
         "count_include_pad": call.args.get("count_include_pad", True),
     }
@@ -238,7 +288,7 @@ def _pool(call: Call) -> Draft:
 
 
 def _adaptive_pool(call: Call) -> Draft:
-    size = _spread(call.args["output_size"], int(call.name[-2]))
+    size = spread(call.args["output_size"], int(call.name[-2]))
     attrs = {"kind": call.name[9:12], "output_size": size}
     return Draft("adaptive_pool", (call.args["self"],), attrs)
 
@@ -248,7 +298,7 @@ def _reduce(call: Call) -> Draft:
     if not dims and dims != 0:
         raise call.refuse("acts on the batch axis, so the images of a batch are not independent")
     if call.args.get("dtype") is not None:
-        raise call.refuse("changes the precision")
+        raise call.unknown("changes the precision")
     axes = sorted(call.axis("self", dim) for dim in ([dims] if isinstance(dims, int) else dims))
     attrs = {"fn": call.name, "dims": axes, "keepdim": call.args["keepdim"]}
     return Draft("reduce", (call.args["self"],), attrs)
@@ -277,7 +327,7 @@ def _pad(call: Call) -> Draft:
 
 def _softmax(call: Call) -> Draft:
     if call.args.get("dtype") is not None:
-        raise call.refuse("changes the precision")
+        raise call.unknown("changes the precision")
     attrs = {"dim": call.axis("self", call.args["dim"]), "log": call.name == "log_softmax"}
     return Draft("softmax", (call.args["self"],), attrs)
 

@@ -1,0 +1,116 @@
+"""Parameters and buffers by name: what a teacher has, what is folded from it, and where a student's stand in its module tree."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from raysearch.architecture.graph import Architecture, Layer
+from raysearch.architecture.programs import operands
+from raysearch.errors import InvalidArchitecture
+from raysearch.models.programs import fold
+from raysearch.models.wrappers import unwrap
+
+State = Mapping[str, torch.Tensor]
+
+_ONES = frozenset({"mul", "div", "pow"})
+
+
+def state_of(source: nn.Module | State | None) -> State:
+    """The state to inherit from; of a module also the buffers that its state_dict leaves out."""
+    if not isinstance(source, nn.Module):
+        return source or {}
+    module = unwrap(source)
+    return {**dict(module.named_buffers()), **module.state_dict(keep_vars=False)}
+
+
+def with_folds(architecture: Architecture, state: State) -> State:
+    """The state and the folded weights that it does not hold yet.
+
+    Raises:
+        WeightsError: it lacks what they are computed from.
+    """
+    found = dict(state)
+    for layer in architecture.layers:
+        for role, program in layer.attrs.get("folds", {}).items():
+            key = layer.params.get(role, f"{layer.name}.{role}")
+            if key not in found:
+                found[key] = fold(key, program, state)
+    return found
+
+
+def constants(architecture: Architecture) -> dict[str, torch.Tensor]:
+    """The folded states that depend on no state at all: they have their values without a teacher, too."""
+    found: dict[str, torch.Tensor] = {}
+    for layer in architecture.layers:
+        for role, program in layer.attrs.get("folds", {}).items():
+            if not any(True for _ in operands(program, "state")):
+                key = layer.params.get(role, f"{layer.name}.{role}")
+                found[key] = fold(key, program, {})
+    return found
+
+
+def fresh(layer: Layer, role: str) -> torch.Tensor:
+    """A new parameter or buffer of a layer that no standard module computes."""
+    dtype = getattr(torch, layer.attrs.get("dtypes", {}).get(role, "float32"))
+    if role not in layer.param_shapes:
+        return torch.zeros(layer.buffer_shapes[role], dtype=dtype)
+    shape = layer.param_shapes[role]
+    values = torch.zeros(shape, dtype=dtype)
+    if layer.op == "param_binary":
+        values += layer.attrs["fn"] in _ONES
+    elif len(shape) > 1:
+        nn.init.kaiming_uniform_(values, a=5**0.5)
+    else:
+        values += 1
+    return nn.Parameter(values)
+
+
+def at(root: nn.Module, path: str) -> object:
+    """What stands at a dotted path; None where nothing does."""
+    value: object = root
+    for part in path.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def place(root: nn.Module, path: str, value: nn.Module | torch.Tensor) -> None:
+    """Sets a module, parameter or buffer at a dotted path; what is missing on the way is made."""
+    *parents, last = _checked_parts(path)
+    owner = root
+    for part in parents:
+        if part not in owner._modules:
+            owner.add_module(part, nn.Module())
+        owner = owner.get_submodule(part)
+    if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+        owner.register_buffer(last, value)
+        return
+    former = owner._modules.get(last)
+    if former is not None and isinstance(value, nn.Module):  # keeps what already stands below it
+        for name, child in {**former._modules, **former._parameters}.items():
+            if not hasattr(value, name):
+                setattr(value, name, child)
+        for name, buffer in former._buffers.items():
+            if not hasattr(value, name):
+                value.register_buffer(name, buffer)
+    setattr(owner, last, value)
+
+
+def as_buffers(module: nn.Module, roles: tuple[str, ...]) -> None:
+    """Makes parameters of a module buffers: they are state that is not trained."""
+    for role in roles:
+        values = getattr(module, role).detach()
+        delattr(module, role)
+        module.register_buffer(role, values)
+
+
+def _checked_parts(path: str) -> list[str]:
+    """The names on a path; `torch.fx` writes them into code as they stand."""
+    parts = path.split(".")
+    for part in parts:
+        if not part.isprintable() or set(part) & set('"\\') or keyword.iskeyword(part):
+            raise InvalidArchitecture(f"{part!r} in the name {path!r} cannot name a module")
+    return parts
