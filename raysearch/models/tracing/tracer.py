@@ -17,6 +17,7 @@ from raysearch.models.tracing.canonicalise import canonicalise
 from raysearch.models.tracing.capture import capture, evaluation, example, select
 from raysearch.models.tracing.identity import trace_key
 from raysearch.models.tracing.strides import mark_copies
+from raysearch.models.weights import misfits
 from raysearch.models.wrappers import unwrap
 
 _CHECKED_BATCHES = (2, 5)
@@ -71,6 +72,8 @@ def _kept(
     """The graph of an earlier capture, where it still gives the teacher's logits."""
     architecture = read_trace(key) if key is not None else None
     if architecture is None or architecture.input_shape != shape:
+        return None
+    if any(found is not None for _, found, _ in misfits(architecture, teacher.state_dict())):
         return None
     try:
         _prove(architecture, teacher, output_index, _CHECKED_AGAIN)
