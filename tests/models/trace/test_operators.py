@@ -521,6 +521,16 @@ def test_a_write_into_a_part_is_equal_or_refused(tmp_path):
         trace(Net(write_behind_a_view), SHAPE)
 
 
+def test_a_write_into_a_copy_leaves_the_source():
+    def copied(_, x):
+        kept = x.clone()
+        x.mul_(3)
+        kept.add_(1)
+        return kept - x
+
+    assert "opaque" not in ops(check(Net(copied)))
+
+
 def test_a_local_response_norm_leaves_the_channels_free(tmp_path):
     norm = nn.LocalResponseNorm(5, alpha=0.1, beta=0.5, k=2.0)
     architecture = check(Net(lambda net, x: net.norm(x), norm=norm), folder=tmp_path)
