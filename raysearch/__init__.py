@@ -6,7 +6,16 @@
 Nothing heavy is imported before a function needs it.
 """
 
-from raysearch.api import Result, Student, compress, export, make_trainable, prepare, resume
+from raysearch.api import (
+    Result,
+    Student,
+    compress,
+    export,
+    inspect,
+    make_trainable,
+    prepare,
+    resume,
+)
 from raysearch.config import Config, load_config
 from raysearch.version import __version__
 
@@ -17,6 +26,7 @@ __all__ = [
     "__version__",
     "compress",
     "export",
+    "inspect",
     "load_config",
     "make_trainable",
     "prepare",

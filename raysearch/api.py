@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from raysearch.architecture import Architecture
     from raysearch.exporting import Export
+    from raysearch.inspection import Inspection
     from raysearch.problem import Problem
 
 RESUMABLE = ("search", "finish.students", "baselines", "schedule", "resources", "cluster")
@@ -153,7 +154,8 @@ def compress(
     Args:
         teacher: a trained module, or a name (see `teacher.model` in the configuration).
         data: a name ("digits"), a folder, or ((x_train, y_train), (x_test, y_test)) of arrays or tensors [N, C, H, W], [N].
-        budget: any of params, macs; fractions of the teacher, numbers, "60%" or "1.2M".
+        budget: any of params, macs, memory (fractions of the teacher, numbers, "60%" or "1.2M"), latency_ms, and accuracy: a floor, an
+            accuracy in (0, 1] or a share of the teacher's such as "98%", which the smallest student is wanted for.
         method: who proposes (`python -m raysearch methods` lists them).
         trials: students that the search evaluates.
         epochs: of each trial of the search.
@@ -203,6 +205,17 @@ def export(
     from raysearch.exporting import export as write
 
     return write(source, format, output, student=student)
+
+
+def inspect(config: Config, *, teacher: nn.Module | None = None, data: Any = None) -> Inspection:
+    """Shows what a run would search, before any compute is spent: layers, channels, students and their costs, the budget.
+
+    Raises:
+        InputError: with the field, the value and the remedy; a budget that cannot be met is part of the result.
+    """
+    from raysearch.inspection import inspect as look
+
+    return look(config, teacher=teacher, data=None if data is None else _pairs(data))
 
 
 def prepare(config: Config, *, teacher: nn.Module | None = None, data: Any = None) -> Problem:
@@ -279,10 +292,13 @@ def resume(
 def _execute(problem: Problem, files: RunFiles, progress: bool | None, start: float) -> Result:
     from raysearch.experiment import Experiment
     from raysearch.progress import Progress
+    from raysearch.report import budget_text
 
-    limits = ", ".join(f"{value:,} {key}" for key, value in problem.space.limits.items())
+    limits: dict[str, Any] = dict(problem.space.limits)
+    if problem.floor is not None:
+        limits["accuracy"] = problem.config.limits["accuracy"]
     try:
-        with Progress(budget_text=limits or "none", enabled=progress) as display:
+        with Progress(budget_text=budget_text(limits) or "none", enabled=progress) as display:
             Experiment(
                 problem,
                 files,
@@ -357,4 +373,14 @@ def _label(text: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in text.rpartition(":")[2]).strip("-") or "run"
 
 
-__all__ = ["Result", "Student", "compress", "export", "make_trainable", "prepare", "resume", "run"]
+__all__ = [
+    "Result",
+    "Student",
+    "compress",
+    "export",
+    "inspect",
+    "make_trainable",
+    "prepare",
+    "resume",
+    "run",
+]

@@ -11,11 +11,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raysearch.errors import InputError, RaysearchError, RunInterrupted
+
+if TYPE_CHECKING:
+    from raysearch.config import Config
 
 app = typer.Typer(
     name="raysearch",
@@ -76,14 +79,42 @@ def run(
     overrides: Overrides = None,
 ) -> None:
     """Run a configuration: teacher, search, full training, report."""
-    given = list(overrides or [])
-    if config is not None and "=" in config and not Path(config).exists():
-        given, config = [config, *given], None
     with _exit_codes():
         from raysearch.api import run as run_config
-        from raysearch.config import load_config
 
-        _show(run_config(load_config(config, given)).path)
+        _show(run_config(_configured(config, overrides)).path)
+
+
+@app.command()
+def inspect(
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="[CONFIG.yaml]", help="None: the digits example."),
+    ] = None,
+    overrides: Overrides = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object instead of tables.")
+    ] = False,
+) -> None:
+    """Show layers, channel groups, students and their costs, before any compute is spent."""
+    with _exit_codes():
+        from raysearch.api import inspect as inspect_config
+        from raysearch.errors import BudgetError
+
+        found = inspect_config(_configured(config, overrides))
+        if json:
+            from json import dumps
+
+            typer.echo(dumps(found.to_dict(), indent=2, allow_nan=False))
+        else:
+            from rich.console import Console
+
+            from raysearch.inspection_view import inspection_view
+
+            # a file or a pipe has no width of its own, and nothing need be folded there
+            Console(width=None if sys.stdout.isatty() else 160).print(inspection_view(found))
+        if found.problem:
+            raise BudgetError(found.problem)
 
 
 @app.command()
@@ -153,6 +184,16 @@ def methods() -> None:
     Console().print(table)
 
 
+def _configured(config: str | None, overrides: list[str] | None) -> Config:
+    """The configuration of a file and overrides, of which the first may stand in the file's place."""
+    from raysearch.config import load_config
+
+    given = list(overrides or [])
+    if config is not None and "=" in config and not Path(config).exists():
+        given, config = [config, *given], None
+    return load_config(config, given)
+
+
 def _show(folder: Path) -> None:
     """The end of a run on the terminal: a small table, the verdict, and where the report is."""
     from rich.console import Console
@@ -162,7 +203,10 @@ def _show(folder: Path) -> None:
 
     console = Console()
     console.print(terminal_table(folder))
-    console.print(Result.read(folder).summary["verdict"], highlight=False)
+    summary = Result.read(folder).summary
+    console.print(summary["verdict"], highlight=False)
+    if summary.get("budget_use"):
+        console.print(summary["budget_use"], highlight=False)
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     console.print(f"student: {folder / 'best'}", highlight=False, soft_wrap=True)
 

@@ -14,6 +14,7 @@ _TAKES = {
     "budget.macs": "a fraction such as 0.1, a number of MACs, or text such as '60%' or '1.2M'",
     "budget.memory": "a fraction such as 0.1, a number of bytes, or text such as '60%' or '1.2M'",
     "teacher.output_index": "the position or the key of the output that holds the logits",
+    "budget.accuracy": "an accuracy such as 0.95, or a share of the teacher's such as '98%'",
     "data.resize": "a size in pixels, or [height, width]",
     "data.validation": "a share between 0 and 1, or a number of rows",
 }

@@ -83,13 +83,17 @@ class SpaceConfig(_Section):
 
 
 class BudgetConfig(_Section):
-    """Hard limits; a float up to 1 is a fraction of the teacher's, "60%" likewise, an integer or "1.2M" an absolute number."""
+    """What a student may cost; a float up to 1 is a fraction of the teacher's, "60%" likewise, an integer or "1.2M" an absolute number.
+
+    `memory` is in bytes (weights, and activations at their peak), `latency_ms` measured on `resources.device`. `accuracy` is a floor:
+    the smallest student is wanted that reaches it on the validation part; a number is an accuracy, "98%" a share of the teacher's.
+    """
 
     params: BudgetValue | None = None
     macs: BudgetValue | None = None
     memory: BudgetValue | None = None
     latency_ms: PositiveNumber | None = None
-    accuracy: Number | None = None
+    accuracy: Number | str | None = None
 
 
 class SearchConfig(_Section):
@@ -255,14 +259,9 @@ def _check_whole(config: Config) -> None:
             raise ConfigError(
                 f"{key}: {value!r} is not available yet; leave it at {default.get(key)!r}"
             )
-    for key in ("memory", "latency_ms", "accuracy"):
-        if key in config.limits:
-            raise ConfigError(
-                f"budget.{key}: this kind of budget is not available yet; use budget.params or budget.macs"
-            )
     if config.budget is not None and not config.limits:
         raise ConfigError(
-            "budget: no key is set; give budget.params or budget.macs, or `budget: null` for none"
+            "budget: no key is set; give one of params, macs, memory, latency_ms and accuracy, or `budget: null` for none"
         )
     if config.data.validation >= 1 and not isinstance(config.data.validation, int):
         raise ConfigError(

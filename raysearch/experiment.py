@@ -26,11 +26,12 @@ from raysearch.errors import RunError
 from raysearch.files import RunFiles, read_json, write_json, write_text
 from raysearch.finish import Outcome, conclude
 from raysearch.models import export_student
+from raysearch.models.latency import LatencyMeter
 from raysearch.monitoring import ProgressCallback
 from raysearch.plan import Plan, make_plan
 from raysearch.problem import Problem
 from raysearch.progress import Progress
-from raysearch.report import verdict, write_report, write_results_table
+from raysearch.report import budget_use, verdict, write_report, write_results_table
 from raysearch.schedules import StageScheduler, halving_scheduler, make_scheduler
 from raysearch.stages import Pipeline
 from raysearch.teaching import evaluate_part, make_context, suitable_threads, teach
@@ -109,6 +110,9 @@ class Experiment:
     def _run(self) -> None:
         write_text(self.files.config, self.config.to_yaml())
         write_json(self.files.data, self.problem.data.describe())
+        meter = self.problem.space.meter
+        if isinstance(meter, LatencyMeter):
+            meter.keep_in(self.files.latency)
         teacher = self._teacher()
         self._note_session(self._pending)
         plan = self._make_plan()
@@ -117,7 +121,8 @@ class Experiment:
         with self._phase("test_and_export"):
             self._progress.phase("finish", text="test, export, report")
             evaluate = partial(evaluate_part, self.problem)
-            outcome = conclude(self.problem, self.files, plan, evaluate)
+            floor = self._floor(teacher)
+            outcome = conclude(self.problem, self.files, plan, evaluate, floor=floor)
         self._report(plan, teacher, outcome)
 
     @contextmanager
@@ -279,6 +284,13 @@ class Experiment:
         """Writes summary.json, results.csv and report.html."""
         test = evaluate_part(self.problem, self.problem.teacher, "test")
         keys = ("accuracy", "num_params", "macs")
+        budget: dict[str, float] = dict(self.problem.space.limits)
+        if (floor := self._floor(teacher)) is not None:
+            budget["accuracy"] = floor
+        if outcome.floor_met is False:
+            self._notes.append(
+                "no fully trained student reaches the accuracy that was asked for; the most accurate one is the best"
+            )
         summary = {
             "teacher": {
                 **{key: teacher[key] for key in keys},
@@ -288,7 +300,8 @@ class Experiment:
             "best": outcome.best,
             "baselines": outcome.baselines,
             "verdict": verdict(outcome.best, outcome.baselines, len(self.problem.data.test)),
-            "budget": dict(self.problem.space.limits),
+            "budget": budget,
+            "budget_use": budget_use(budget, outcome.best),
             "trials": plan.counts(),
             "method": self.config.search.method,
             "objective": self.problem.objective,
@@ -308,6 +321,11 @@ class Experiment:
             write_report(self.files.folder)
         write_json(self.files.summary, {**summary, "seconds": self._rounded_seconds()})
         self.files.session.unlink(missing_ok=True)
+
+    def _floor(self, teacher: Mapping[str, Any]) -> float | None:
+        """The accuracy that a student must reach, where one is asked for."""
+        floor = self.problem.floor
+        return None if floor is None else floor.accuracy(teacher["accuracy"])
 
     def _rounded_seconds(self) -> dict[str, float]:
         """Wall time by phase, over all sessions of the run."""

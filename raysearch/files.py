@@ -53,6 +53,11 @@ class RunFiles:
         return self.folder / "session.json"
 
     @property
+    def latency(self) -> Path:
+        """Measured latencies by architecture id, so that a run that is continued finds the same ones."""
+        return self.folder / "latency.jsonl"
+
+    @property
     def teacher(self) -> Path:
         return self.folder / "teacher"
 

@@ -6,17 +6,19 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 from torch import nn
 
+from raysearch.architecture.budget import cost
 from raysearch.errors import RunError
 from raysearch.files import RunFiles, write_json
 from raysearch.models import build, export_student
 from raysearch.objective import compression
-from raysearch.plan import Plan
+from raysearch.plan import Plan, latency_of
 from raysearch.problem import Problem
 from raysearch.stages import Candidate, FinishStage
 
@@ -33,17 +35,30 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `summary.json` says of students: `accuracy, test_accuracy, num_params, macs`, and where they come from."""
+    """What `summary.json` says of students: `accuracy, test_accuracy, num_params, macs, memory_bytes`, and where they come from.
+
+    Attributes:
+        floor_met: whether the best student reaches the accuracy floor on the validation part; None: none was asked for.
+    """
 
     best: dict[str, Any]
     baselines: dict[str, dict[str, Any]]
+    floor_met: bool | None = None
 
 
-def conclude(problem: Problem, files: RunFiles, plan: Plan, evaluate: Evaluate) -> Outcome:
+def conclude(
+    problem: Problem,
+    files: RunFiles,
+    plan: Plan,
+    evaluate: Evaluate,
+    *,
+    floor: float | None = None,
+) -> Outcome:
     """Ranks the finalists on the validation part, evaluates them on test, and exports them.
 
     Args:
         evaluate: (module, "test") -> {"accuracy", "loss"}.
+        floor: the accuracy that a student must reach on the validation part.
 
     Raises:
         RunError: no finalist could be trained.
@@ -56,7 +71,8 @@ def conclude(problem: Problem, files: RunFiles, plan: Plan, evaluate: Evaluate) 
         raise RunError(
             f"no student could be trained ({'; '.join(sorted(reasons)) or 'no trial was completed'})"
         )
-    finalists.sort(key=lambda finalist: _rank(problem, finalist.record))
+    by_rank = partial(rank, problem, floor)
+    finalists.sort(key=by_rank)
     shutil.rmtree(files.students, ignore_errors=True)
     exported = [
         _export(problem, files, finalist, files.students / f"{number:03d}", evaluate)
@@ -65,12 +81,13 @@ def conclude(problem: Problem, files: RunFiles, plan: Plan, evaluate: Evaluate) 
     _link(files.best, Path("students") / "001")
     baselines = {
         "uniform": next((m for m in exported if m["origin"] == "uniform"), None),
-        "random": _random_baseline(problem, files, plan, evaluate),
+        "random": _random_baseline(problem, files, plan, evaluate, by_rank),
     }
     asked = problem.config.baselines
     return Outcome(
         best=exported[0],
         baselines={name: found for name, found in baselines.items() if found and name in asked},
+        floor_met=None if floor is None else exported[0]["accuracy"] >= floor,
     )
 
 
@@ -79,15 +96,28 @@ def _finalist(stage: FinishStage, candidate: Candidate) -> Finalist | None:
     return Finalist(candidate, record) if record and record["status"] == "full" else None
 
 
-def _rank(problem: Problem, record: Mapping[str, Any]) -> tuple[float, ...]:
-    """Within a budget accuracy counts, and of equal accuracies the lower cross-entropy; without one the reward."""
+def rank(problem: Problem, floor: float | None, finalist: Finalist) -> tuple[float, ...]:
+    """With a floor the smallest student that reaches it comes first, and those that miss it by their accuracy.
+
+    Within another budget accuracy counts, and of equal accuracies the lower cross-entropy; without one the reward.
+    """
+    record = finalist.record
+    if floor is not None and record["accuracy"] >= floor:
+        student = problem.space.apply(finalist.candidate.architecture)
+        return (0, cost(student, problem.size), record["loss"])
+    if floor is not None:
+        return (1, -record["accuracy"], record["loss"])
     if problem.objective == "accuracy":
         return (-record["accuracy"], record["loss"])
     return (-record["value"], record["loss"])
 
 
 def _random_baseline(
-    problem: Problem, files: RunFiles, plan: Plan, evaluate: Evaluate
+    problem: Problem,
+    files: RunFiles,
+    plan: Plan,
+    evaluate: Evaluate,
+    by_rank: Callable[[Finalist], tuple[float, ...]],
 ) -> dict[str, Any] | None:
     stage = plan.random_finish
     if stage is None:
@@ -95,7 +125,7 @@ def _random_baseline(
     found = [f for candidate in stage.candidates if (f := _finalist(stage, candidate))]
     if not found:
         return None
-    best = min(found, key=lambda finalist: _rank(problem, finalist.record))
+    best = min(found, key=by_rank)
     return _export(problem, files, best, files.baselines / "random" / "001", evaluate)
 
 
@@ -119,6 +149,8 @@ def _export(
         "test_loss": test["loss"],
         "num_params": architecture.num_params,
         "macs": architecture.macs,
+        "memory_bytes": architecture.memory_bytes,
+        **latency_of(problem, candidate.architecture),
         "compression": compression(architecture.num_params, problem.architecture.num_params),
         "reward": record["value"],
         "epochs": record["epochs_done"],

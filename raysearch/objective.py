@@ -5,6 +5,11 @@ Notation
     R_c  C (2 - C)
     R_a  accuracy of the student / accuracy of the teacher
     f    R_c R_a
+
+With an accuracy floor the smallest student that reaches it is wanted: it is rewarded with 1 + C, and all that miss the floor with the
+share of it that they reach, which is below 1. So the values of a search tell its model two things: below 1 how accuracy depends on
+the architecture, above 1 how small the students are that do. A short training reaches less than the full one: the search errs on
+the large side, and the ranking after the full training decides.
 """
 
 from __future__ import annotations
@@ -14,7 +19,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-ObjectiveName = Literal["f", "naive", "accuracy"]
+from raysearch.errors import BudgetError
+
+ObjectiveName = Literal["f", "naive", "accuracy", "smallest"]
 
 DEGENERATE_REWARD = -1.0
 """N2N's reward of a student that is not smaller than its teacher."""
@@ -27,7 +34,8 @@ class Measurement:
     Attributes:
         accuracy, teacher_accuracy: on the validation part, in [0, 1].
         loss: validation cross-entropy in nats.
-        num_params, teacher_num_params: trainable parameters.
+        num_params, teacher_num_params: trainable parameters, or another size that C is asked of.
+        floor: the accuracy that is wanted at least; None: none.
     """
 
     accuracy: float
@@ -35,6 +43,7 @@ class Measurement:
     num_params: int
     teacher_accuracy: float
     teacher_num_params: int
+    floor: float | None = None
 
     @property
     def compression(self) -> float:
@@ -67,15 +76,59 @@ def accuracy_reward(m: Measurement) -> float:
     return math.exp(-m.loss)
 
 
+def smallest_reward(m: Measurement) -> float:
+    """1 + C where the floor is reached, else the share of the floor that is."""
+    floor = m.floor or 0.0
+    if m.accuracy >= floor:
+        return 1.0 + m.compression
+    return m.accuracy / floor
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The accuracy that a student must reach: an accuracy in (0, 1], or a share of the teacher's."""
+
+    value: float
+    of_teacher: bool = False
+
+    def accuracy(self, teacher_accuracy: float) -> float:
+        """The absolute accuracy, in [0, 1]."""
+        return self.value * teacher_accuracy if self.of_teacher else self.value
+
+
+def parse_floor(value: object) -> Floor:
+    """Reads `budget.accuracy`: a number in (0, 1] is an accuracy, text such as "98%" a share of the teacher's.
+
+    Raises:
+        BudgetError: it is neither.
+    """
+    help_text = "give an accuracy in (0, 1], or a share of the teacher's such as '98%'"
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            share = float(value.strip()[:-1])
+        except ValueError:
+            share = math.nan
+        if 0 < share <= 100:
+            return Floor(share / 100, of_teacher=True)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1:
+        return Floor(float(value))
+    raise BudgetError(f"budget.accuracy is {value!r}: {help_text}")
+
+
 REWARDS: dict[ObjectiveName, Callable[[Measurement], float]] = {
     "f": f_reward,
     "naive": naive_reward,
     "accuracy": accuracy_reward,
+    "smallest": smallest_reward,
 }
 
 
-def resolve_objective(objective: str, *, has_budget: bool) -> ObjectiveName:
-    """`auto` is `accuracy` within a budget and f without one."""
+def resolve_objective(
+    objective: str, *, has_budget: bool, has_floor: bool = False
+) -> ObjectiveName:
+    """`auto` is `smallest` with an accuracy floor, `accuracy` within another budget, and f without one."""
+    if objective == "auto" and has_floor:
+        return "smallest"
     if objective == "auto":
         return "accuracy" if has_budget else "f"
     for name in REWARDS:
@@ -86,7 +139,7 @@ def resolve_objective(objective: str, *, has_budget: bool) -> ObjectiveName:
 
 def floor_reward(objective: ObjectiveName) -> float:
     """The reward of a student that could not be trained: no trained one is below it."""
-    return 0.0 if objective == "accuracy" else DEGENERATE_REWARD
+    return 0.0 if objective in ("accuracy", "smallest") else DEGENERATE_REWARD
 
 
 def pareto_front(points: Iterable[Sequence[float]]) -> list[int]:

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from raysearch.architecture import SearchSpace
 from raysearch.config import Config
+from raysearch.errors import BudgetError
 from raysearch.files import RunFiles
-from raysearch.problem import Problem, space_arguments
+from raysearch.problem import Problem
 from raysearch.stages import Candidate, FinishStage, ObservationLog, Pipeline, SearchStage, Stage
+from raysearch.subject import space_arguments
 from searchers.registry import make_algorithm
 
 RANDOM_SEED_OFFSET = 7919
 """Keeps the random baseline's stream apart from a search that samples with the run's own seed."""
+LADDER = (0.4, 0.15, 0.05)
+"""Sizes of the uniformly scaled students that a search with an accuracy floor begins with, as shares of the teacher's."""
+TRIALS_PER_RUNG = 4
+"""A quarter of the trials at most goes to them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +60,14 @@ def make_plan(
     """
     config, space = problem.config, problem.space
     finished, asked = ObservationLog(files.finished), set()
-    has_budget = bool(config.limits)
+    # with an accuracy floor, as without a budget, the uniform student gets the size of the best one
+    has_budget = bool(space.limits) and problem.floor is None
     scaled = str(space.uniform()) if has_budget else None
 
     # pure random search is a baseline of the literature: it gets no help
-    first = [scaled] if scaled and config.search.method != "random" else []
+    first = []
+    if config.search.method != "random":
+        first = [scaled] if scaled else _ladder(problem)
     search = SearchStage(
         "search",
         make_algorithm(config.search.method, space, config.run.seed, config.search.options),
@@ -65,6 +75,7 @@ def make_plan(
         log=ObservationLog(files.observations),
         identify=space.architecture_id,
         first=first,
+        costs=partial(latency_of, problem),
     )
     search.requeue(pending)
 
@@ -111,6 +122,7 @@ def make_plan(
             log=ObservationLog(files.random_observations),
             identify=space.architecture_id,
             cache=search.record,
+            costs=partial(latency_of, problem),
         )
         random_finish = finishing(
             "random_finish",
@@ -143,11 +155,38 @@ def _best(source: SearchStage, origin: str, count: int, without: set[str]) -> li
     ]
 
 
+def latency_of(problem: Problem, architecture: str) -> dict[str, float]:
+    """The measured latency of a student, where it is limited."""
+    space = problem.space
+    if "latency_ms" not in space.limits:
+        return {}
+    return {"latency_ms": float(space.latency_ms(space.batch([architecture]))[0])}
+
+
+def _ladder(problem: Problem) -> list[str]:
+    """With an accuracy floor: uniformly scaled students of some sizes, which show a search where the floor lies."""
+    if problem.floor is None:
+        return []
+    space, found = problem.space, []
+    for share in LADDER[: problem.config.search.trials // TRIALS_PER_RUNG]:
+        try:
+            scaled = _scaled(problem, {problem.size: share})
+        except BudgetError:  # smaller than the smallest
+            break
+        found.append(str(space.repair(space.batch([scaled]))[0]))
+    return list(dict.fromkeys(found))
+
+
+def _scaled(problem: Problem, budget: dict[str, float]) -> str:
+    space = SearchSpace(problem.architecture, **space_arguments(problem.config), budget=budget)
+    return str(space.uniform())
+
+
 def _uniform_of_size(problem: Problem, search: SearchStage) -> str | None:
-    """Without a budget: the teacher scaled to the size of the best student, an equal opponent."""
+    """Without a budget, or with a floor: the teacher scaled to the size of the best student, an equal opponent."""
     best = search.best(1)
     if not best:
         return None
-    budget = {"params": int(best[0]["num_params"])}
-    arguments = space_arguments(problem.config)
-    return str(SearchSpace(problem.architecture, **arguments, budget=budget).uniform())
+    scaled = _scaled(problem, {"params": int(best[0]["num_params"])})
+    # it stays within limits that there may be beside the floor
+    return str(problem.space.repair(problem.space.batch([scaled]))[0])

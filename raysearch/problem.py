@@ -17,16 +17,24 @@ from torch import nn
 from raysearch.architecture import Architecture, SearchSpace
 from raysearch.cluster import check_local_resources
 from raysearch.config import Config
-from raysearch.data import DataSet, from_arrays, load_data
-from raysearch.errors import DataError, InputError
+from raysearch.data import DataSet
+from raysearch.errors import DataError
 from raysearch.files import RunFiles, read_json
-from raysearch.models import build, check_forward, load_teacher, load_weights, trace
+from raysearch.models import build, load_weights
 from raysearch.models.pruning import pruning_importance
-from raysearch.objective import ObjectiveName, resolve_objective
+from raysearch.objective import Floor, ObjectiveName, parse_floor, resolve_objective
 from raysearch.schedules import make_scheduler
+from raysearch.subject import (
+    ArrayPair,
+    input_shape,
+    load_data_set,
+    load_graph,
+    make_space,
+    space_arguments,
+)
 from searchers.registry import make_algorithm
 
-ArrayPair = tuple[Any, Any]
+SIZES = ("params", "macs", "memory")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +49,7 @@ class Problem:
         architecture: the teacher's graph.
         space: the students, within the budget.
         objective: how they are rewarded.
+        floor: the accuracy that a student must reach; None: none is asked for.
     """
 
     config: Config
@@ -50,27 +59,17 @@ class Problem:
     architecture: Architecture
     space: SearchSpace
     objective: ObjectiveName
+    floor: Floor | None = None
+
+    @property
+    def size(self) -> str:
+        """What is made small where an accuracy is asked for: "params", or "macs" or "memory" where these are limited instead."""
+        return next((key for key in SIZES if key in self.space.limits), SIZES[0])
 
     @property
     def space_arguments(self) -> dict[str, Any]:
         """What decides the meaning of an edit string."""
         return space_arguments(self.config)
-
-
-def space_arguments(config: Config) -> dict[str, Any]:
-    """Keyword arguments of `SearchSpace`, the budget left out."""
-    space = config.space
-    return {
-        "operations": tuple(space.operations),
-        "grouping": space.grouping,
-        "divisor": space.divisor,
-        "min_channels": space.min_channels,
-    }
-
-
-def make_space(config: Config, architecture: Architecture) -> SearchSpace:
-    """The students of a teacher within the configured budget; raises BudgetError where there are none."""
-    return SearchSpace(architecture, **space_arguments(config), budget=config.limits or None)
 
 
 def prepare(
@@ -98,52 +97,6 @@ def prepare(
     return _problem(config, data_set, module, architecture, has_weights=has_weights)
 
 
-def load_graph(
-    config: Config,
-    num_classes: int | None,
-    shape: tuple[int, ...],
-    teacher: nn.Module | None = None,
-) -> tuple[nn.Module, Architecture]:
-    """The teacher in evaluation mode, and its graph; of several outputs only the logits are left.
-
-    Args:
-        num_classes: of the data; None: what the network has by default.
-        shape: of one input.
-        teacher: a module that takes the place of `teacher.model`.
-
-    Raises:
-        InputError: one sentence that names the teacher and what is wrong with it.
-    """
-    index = config.teacher.output_index
-    name = config.teacher.model if teacher is None else type(teacher).__name__
-    try:
-        module = teacher or _load_teacher(config, num_classes, shape)
-        check_forward(module, shape, num_classes, index)
-        architecture = trace(module, shape, output_index=index)
-        if index is not None:  # from here on the teacher has one output, the same bit for bit
-            module = build(architecture, inherit_from=module)
-    except InputError as error:
-        text = str(error)
-        if name not in text and "teacher.weights" not in text:
-            text = f"teacher.model {name!r}: {text}"
-        raise type(error)(text.replace(" output_index", " teacher.output_index")) from error
-    return module.eval(), architecture
-
-
-def _load_teacher(config: Config, num_classes: int | None, shape: tuple[int, ...]) -> nn.Module:
-    """The configured teacher; one without weights is initialised from the run's seed."""
-    weights = config.teacher.weights
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        return load_teacher(
-            config.teacher.model,
-            num_classes=num_classes,
-            input_shape=shape,
-            weights=Path(weights) if weights else None,
-            output_index=config.teacher.output_index,
-        )
-
-
 def reopen(config: Config, files: RunFiles) -> Problem:
     """The problem of a run that is continued.
 
@@ -169,7 +122,9 @@ def reopen(config: Config, files: RunFiles) -> Problem:
     )
     weights = load_weights(files.teacher / "weights.safetensors")
     module = build(architecture, inherit_from=weights).eval()
-    return _problem(config, data_set, module, architecture, has_weights=True)
+    return _problem(
+        config, data_set, module, architecture, has_weights=True, measured=files.latency
+    )
 
 
 def _problem(
@@ -179,43 +134,21 @@ def _problem(
     architecture: Architecture,
     *,
     has_weights: bool,
+    measured: Path | None = None,
 ) -> Problem:
-    space = make_space(config, architecture)
+    """The problem of a loaded teacher; `measured` is a file of earlier measurements of latency."""
+    space = make_space(config, architecture, measured)
     make_algorithm(config.search.method, space, config.run.seed, config.search.options)
     if config.distill.inherit == "pruning":  # which not every teacher allows
         state = module.state_dict()
         device = next(iter(state.values())).device
         pruning_importance(architecture, state, torch.zeros(2, *data.shape, device=device))
-    objective = resolve_objective(config.objective, has_budget=bool(config.limits))
-    return Problem(config, data, module, has_weights, architecture, space, objective)
-
-
-def load_data_set(
-    config: Config, arrays: tuple[ArrayPair, ArrayPair | None] | None = None
-) -> DataSet:
-    """The configured data set, or the arrays that take its place; raises DataError."""
-    options = config.data
-    common: dict[str, Any] = {
-        "validation": options.validation,
-        "augment": options.augment,
-        "seed": config.run.seed,
-    }
-    if arrays is not None:
-        return from_arrays(*arrays, mode=options.mode, resize=options.resize, **common)
-    return load_data(
-        options.name, path=options.path, mode=options.mode, resize=options.resize, **common
+    budget = config.limits
+    floor = parse_floor(budget["accuracy"]) if "accuracy" in budget else None
+    objective = resolve_objective(
+        config.objective, has_budget=bool(budget), has_floor=floor is not None
     )
-
-
-def input_shape(config: Config, data: DataSet) -> tuple[int, ...]:
-    """The shape of one input; raises DataError where the configured one is not the data's."""
-    asked = config.teacher.input_shape
-    if asked is not None and tuple(asked) != tuple(data.shape):
-        raise DataError(
-            f"teacher.input_shape: {asked}, but images of {data.name!r} are {list(data.shape)}; "
-            "use data.resize or data.mode, or leave teacher.input_shape out"
-        )
-    return tuple(data.shape)
+    return Problem(config, data, module, has_weights, architecture, space, objective, floor)
 
 
 def save_arrays(path: Path, data: tuple[ArrayPair, ArrayPair | None]) -> None:

@@ -94,7 +94,9 @@ def to_record(observation: Observation) -> dict[str, Any]:
     }
 
 
-_COUNTS = frozenset(["num_params", "macs", "epochs_done", "epochs_target", "peak_memory_bytes"])
+_COUNTS = frozenset(
+    ["num_params", "macs", "memory_bytes", "epochs_done", "epochs_target", "peak_memory_bytes"]
+)
 
 
 def _renamed(details: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,6 +161,7 @@ class SearchStage:
         identify: edits string -> architecture_id.
         first: edits that are evaluated before the algorithm is asked.
         cache: architecture_id -> record of a student that another stage evaluated with the same recipe: answered without a trial.
+        costs: edits string -> what is known of a student's costs before its training, for the log.
     """
 
     def __init__(
@@ -171,6 +174,7 @@ class SearchStage:
         identify: Callable[[str], str],
         first: Sequence[str] = (),
         cache: Callable[[str], Mapping[str, Any] | None] = lambda architecture_id: None,
+        costs: Callable[[str], Mapping[str, float]] = lambda architecture: {},
     ) -> None:
         self.name = name
         self.algorithm = algorithm
@@ -179,6 +183,7 @@ class SearchStage:
         self.exhausted = False
         self._identify = identify
         self._cache = cache
+        self._costs = costs
         self._queue = list(first)
         self._in_flight: dict[str, Proposal] = {}
         self._known = {record["architecture_id"] for record in log.records}
@@ -197,7 +202,12 @@ class SearchStage:
                 duplicates += 1
                 self.exhausted = duplicates > MAX_DUPLICATES
                 continue
-            extra = {**proposal.extra, "stage": self.name, "architecture_id": architecture_id}
+            extra = {
+                **proposal.extra,
+                **self._costs(proposal.architecture),
+                "stage": self.name,
+                "architecture_id": architecture_id,
+            }
             proposal = Proposal(proposal.architecture, extra)
             self._in_flight[architecture_id] = proposal
             record = self._cache(architecture_id)

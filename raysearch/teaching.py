@@ -138,9 +138,11 @@ def make_context(
             **dict.fromkeys(SEARCHING_STAGES, inherit),
             **dict.fromkeys(FINISHING_STAGES, config.finish.init),
         },
-        channel_scores=_channel_scores(problem, scores_folder),
+        channel_scores=rank_channels(problem, scores_folder),
         objective=problem.objective,
         teacher_accuracy=card["accuracy"],
+        floor=problem.floor.accuracy(card["accuracy"]) if problem.floor else None,
+        size=problem.size,
         device=resources.device,
         threads=max(1, int(resources.cpus)),
         weights_folder=None if weights_folder is None else str(weights_folder),
@@ -149,7 +151,7 @@ def make_context(
     )
 
 
-def _channel_scores(problem: Problem, folder: Path | None) -> list[np.ndarray] | None:
+def rank_channels(problem: Problem, folder: Path | None) -> list[np.ndarray] | None:
     """The importance of the teacher's channels as `distill.inherit` asks for it; computed once a run."""
     ranking, architecture = problem.config.distill.inherit, problem.architecture
     if ranking in ("none", "first"):
@@ -158,13 +160,13 @@ def _channel_scores(problem: Problem, folder: Path | None) -> list[np.ndarray] |
     scores = None if file is None else load_scores(file, architecture)
     if scores is None:
         state = problem.teacher.state_dict()
-        scores = channel_scores(ranking, architecture, state, lambda: _labelled_batches(problem))
+        scores = channel_scores(ranking, architecture, state, lambda: labelled_batches(problem))
         if file is not None and scores is not None:
             save_scores(file, architecture, scores)
     return scores
 
 
-def _labelled_batches(problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def labelled_batches(problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Some training images and their labels, drawn from the run's seed."""
     train, device = problem.data.train, driver_device(problem.config)
     batches = DeviceBatches(train.images, train.labels, problem.data.preprocessing, device=device)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from searchers.algorithm import Observation, Proposal, check_int, check_num_edits
-from searchers.ledger import Ledger, check_version, fresh_draws, repeat
+from searchers.ledger import Ledger, check_version, fresh_draws, repeat, unmeasured
 
 if TYPE_CHECKING:
     from raysearch.architecture import Edits, EditsBatch, SearchSpace
@@ -60,7 +60,9 @@ class EvolutionAlgorithm:
             return self._ledger.propose(self._ledger.draw_new(*fresh), origin="sample")
 
         def children(size: int) -> EditsBatch:
-            return self.space.mutate(repeat(parent, size), self._rng, num_edits=self.num_edits)
+            return self.space.mutate(
+                repeat(parent, size), self._rng, num_edits=self.num_edits, **unmeasured(self.space)
+            )
 
         edits = self._ledger.draw_new(children, *fresh)
         return self._ledger.propose(edits, origin="mutation")

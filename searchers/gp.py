@@ -18,7 +18,7 @@ import numpy as np
 
 from raysearch.errors import ConfigError
 from searchers.algorithm import Observation, Proposal, check_int, check_num_edits, check_share
-from searchers.ledger import Ledger, check_version, fresh_draws
+from searchers.ledger import Ledger, check_version, fresh_draws, unmeasured
 
 if TYPE_CHECKING:
     from raysearch.architecture import Edits, EditsBatch, SearchSpace
@@ -153,11 +153,11 @@ class GPAlgorithm:
         num_mutated = round(self.mutation_share * self.num_candidates)
         best = np.argsort(-predicted, kind="stable")[: self.num_parents]
         parents = evaluated[best[self._rng.integers(len(best), size=num_mutated)]]
-        parts = []
+        parts, options = [], unmeasured(self.space)
         if num_mutated:
-            parts.append(self.space.mutate(parents, self._rng, num_edits=self.num_edits))
+            parts.append(self.space.mutate(parents, self._rng, num_edits=self.num_edits, **options))
         if num_mutated < self.num_candidates:
-            parts.append(self.space.sample(self.num_candidates - num_mutated, self._rng))
+            parts.append(self.space.sample(self.num_candidates - num_mutated, self._rng, **options))
         return type(evaluated).concatenate(parts)
 
     def _believe_pending(self, surrogate: Surrogate) -> None:

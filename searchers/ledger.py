@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from searchers.algorithm import Exhausted, Observation, Proposal
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 STATE_VERSION = 1
 DRAWS = (8, 64, 512, 2048)
 """Batch sizes of the attempts to draw a new architecture; after the last one the space counts as exhausted."""
+
+MEASURED_CANDIDATES = 16
+"""With a latency budget: so many candidates are measured in the search of a new one."""
 
 _ID_CACHE_SIZE = 4096
 
@@ -37,16 +41,24 @@ def repeat(edits: Edits, size: int) -> EditsBatch:
     return EditsBatch.from_edits([edits] * size)
 
 
+def unmeasured(space: SearchSpace) -> dict[str, Any]:
+    """Arguments of `sample`, `mutate` and `repair` for candidates of which one is taken: with a latency budget the space's model of
+    latency decides about them, and `Ledger.first_new` has the one that is taken measured."""
+    return {"measured": False} if "latency_ms" in space.limits else {}
+
+
 def fresh_draws(
     space: SearchSpace, rng: np.random.Generator
 ) -> tuple[Callable[[int], EditsBatch], Callable[[int], EditsBatch]]:
     """Generators of new students for `Ledger.draw_new`: samples; then mutated samples, which reach what samples do not (full widths)."""
 
+    options = unmeasured(space)
+
     def sample(size: int) -> EditsBatch:
-        return space.sample(size, rng)
+        return space.sample(size, rng, **options)
 
     def mutated(size: int) -> EditsBatch:
-        return space.mutate(space.sample(size, rng), rng)
+        return space.mutate(space.sample(size, rng, **options), rng, **options)
 
     return sample, mutated
 
@@ -108,8 +120,15 @@ class Ledger:
         return identity not in self.pending and identity not in self.told
 
     def first_new(self, candidates: Iterable[Edits]) -> Edits | None:
-        """The first new one of the candidates."""
-        return next((edits for edits in candidates if self.is_new(edits)), None)
+        """The first new one of the candidates, inside a latency budget by measurement."""
+        new = (edits for edits in candidates if self.is_new(edits))
+        if "latency_ms" not in self.space.limits:
+            return next(new, None)
+        for edits in islice(new, MEASURED_CANDIDATES):
+            measured = self.space.repair(self.space.batch([edits]))[0]
+            if self.is_new(measured):
+                return measured
+        return None
 
     def draw_new(self, *draws: Callable[[int], EditsBatch]) -> Edits:
         """The first new architecture that one of the generators yields, asked in their order for growing batches.

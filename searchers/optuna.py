@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from searchers.algorithm import Observation, Proposal, check_int, check_num_edits
-from searchers.ledger import Ledger, check_version, fresh_draws, repeat
+from searchers.ledger import Ledger, check_version, fresh_draws, repeat, unmeasured
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -75,7 +75,9 @@ class TPEAlgorithm:
             return ledger.propose(edits, origin="model")
 
         def neighbours(size: int) -> EditsBatch:
-            return self.space.mutate(repeat(edits, size), self._rng, num_edits=self.num_edits)
+            return self.space.mutate(
+                repeat(edits, size), self._rng, num_edits=self.num_edits, **unmeasured(self.space)
+            )
 
         return ledger.propose(ledger.draw_new(neighbours, *fresh), origin="mutation")
 

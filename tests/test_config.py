@@ -26,6 +26,16 @@ def test_setting_a_budget_key_replaces_the_default_budget():
     assert load_config(None, ["budget.macs=0.5"]).limits == {"macs": 0.5}
 
 
+def test_every_kind_of_budget_is_read_as_it_stands(tmp_path):
+    budget = {"params": 0.5, "memory": "20%", "latency_ms": 2.0, "accuracy": "98%"}
+    config = load_config({"budget": budget})
+    assert config.limits == budget
+    file = tmp_path / "config.yaml"
+    file.write_text(config.to_yaml())
+    assert load_config(file) == config
+    assert load_config(None, ["budget.accuracy=0.95"]).limits == {"accuracy": 0.95}
+
+
 def test_no_budget_is_a_choice():
     assert load_config(None, ["budget=null"]).limits == {}
 
@@ -63,6 +73,10 @@ def test_numbers_in_scientific_notation_are_numbers():
         ("baselines=[uniform,uniform]", ["baselines", "twice"]),
         ("budget.params=[1]", ["budget.params", "fraction"]),
         ("budget={}", ["budget", "no key"]),
+        ("budget.latency_ms=0", ["budget.latency_ms", "above 0"]),
+        ("budget.latency_ms=fast", ["budget.latency_ms", "'fast'"]),
+        ("budget.accuracy=[1]", ["budget.accuracy", "'98%'"]),
+        ("budget.accuracy=true", ["budget.accuracy", "True"]),
         ("run.name=a/b", ["run.name", "'a/b'"]),
         ("run.seed=-1", ["run.seed", "-1", "at least 0"]),
         ("data.resize=[1,2,3]", ["data.resize", "[height, width]"]),

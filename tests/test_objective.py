@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from raysearch.errors import BudgetError
 from raysearch.objective import (
     Measurement,
     accuracy_reward,
@@ -10,17 +11,20 @@ from raysearch.objective import (
     floor_reward,
     naive_reward,
     pareto_front,
+    parse_floor,
     resolve_objective,
+    smallest_reward,
 )
 
 
-def measured(accuracy_ratio=1.0, compression=0.0, loss=0.5):
+def measured(accuracy_ratio=1.0, compression=0.0, loss=0.5, floor=None):
     return Measurement(
         accuracy=0.8 * accuracy_ratio,
         loss=loss,
         num_params=round(1_000_000 * (1 - compression)),
         teacher_accuracy=0.8,
         teacher_num_params=1_000_000,
+        floor=floor,
     )
 
 
@@ -57,10 +61,41 @@ def test_no_trained_student_is_below_the_floor():
     assert floor_reward("f") <= f_reward(measured(0, -1))
 
 
+def test_with_a_floor_any_student_that_reaches_it_beats_any_that_does_not():
+    reached = [smallest_reward(measured(r, c, floor=0.6)) for r in (0.75, 1) for c in (0, 0.9)]
+    missed = [smallest_reward(measured(r, c, floor=0.6)) for r in (0, 0.7) for c in (0, 0.9)]
+    assert min(reached) >= 1 > max(missed)
+    assert min(missed) >= floor_reward("smallest")
+
+
+def test_with_a_floor_the_smaller_student_wins_and_below_it_the_more_accurate():
+    compressions, ratios = np.linspace(0, 0.99, 10), np.linspace(0, 0.74, 10)
+    above = [smallest_reward(measured(1.0, c, floor=0.6)) for c in compressions]
+    assert above == pytest.approx(1 + compressions)
+    below = [smallest_reward(measured(r, 0.5, floor=0.6)) for r in ratios]
+    assert (np.diff(below) > 0).all()
+
+
+def test_a_floor_is_an_accuracy_or_a_share_of_the_teacher():
+    assert parse_floor(0.95).accuracy(0.5) == 0.95
+    assert parse_floor(1).accuracy(0.5) == 1.0
+    assert parse_floor("98%").accuracy(0.5) == pytest.approx(0.49)
+
+
+@pytest.mark.parametrize(
+    "value", [0, -0.1, 1.01, 98, "0.9", "0%", "101%", "x%", True, None, float("nan")]
+)
+def test_another_floor_is_refused(value):
+    with pytest.raises(BudgetError, match=r"budget\.accuracy is .*0, 1"):
+        parse_floor(value)
+
+
 def test_auto_is_accuracy_within_a_budget_and_f_without():
     assert resolve_objective("auto", has_budget=True) == "accuracy"
     assert resolve_objective("auto", has_budget=False) == "f"
     assert resolve_objective("naive", has_budget=True) == "naive"
+    assert resolve_objective("auto", has_budget=True, has_floor=True) == "smallest"
+    assert resolve_objective("f", has_budget=True, has_floor=True) == "f"
 
 
 @pytest.mark.parametrize("seed", range(20))

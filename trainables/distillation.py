@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from raysearch.architecture import Architecture, SearchSpace
+from raysearch.architecture.budget import cost
 from raysearch.data import DeviceData, DistillationData
 from raysearch.data.batches import to_device
 from raysearch.errors import InvalidArchitecture
@@ -54,6 +55,8 @@ class DistillationContext:
         channel_scores: how important the teacher's channels are (`raysearch.models.scores`), which decides what "inherit" keeps; None:
             the first channels.
         objective, teacher_accuracy: how a student is rewarded; the accuracy is the teacher's on the validation part.
+        floor: the accuracy that is wanted at least, for the objective "smallest"; `size` ("params", "macs" or "memory") is what is made
+            small.
         device: "cpu" or "cuda".
         threads: intra-op threads of a trial on the CPU.
         weights_folder: where finished students' weights and unfinished trainings are kept; None: nowhere.
@@ -70,6 +73,8 @@ class DistillationContext:
     channel_scores: Sequence[np.ndarray] | None = None
     objective: ObjectiveName = "f"
     teacher_accuracy: float = 1.0
+    floor: float | None = None
+    size: str = "params"
     device: str = "cpu"
     threads: int = 1
     weights_folder: str | None = None
@@ -261,6 +266,7 @@ class DistillationTrainable(tune.Trainable):
             "teacher_accuracy": self._context.teacher_accuracy,
             "num_params": num_params,
             "macs": student.macs if student else 0,
+            "memory_bytes": student.memory_bytes if student else 0,
             "compression": 1 - num_params / teacher.num_params if student else 0.0,
             "epochs_target": self._recipe.epochs,
             "seconds": self._seconds,
@@ -269,12 +275,16 @@ class DistillationTrainable(tune.Trainable):
 
     def _measurement(self, point: Mapping[str, float]) -> Measurement:
         assert self._architecture is not None
+        context = self._context
+        # without a floor C is that of the papers, of parameters
+        size = "params" if context.floor is None else context.size
         return Measurement(
             accuracy=point["accuracy"],
             loss=point["loss"],
-            num_params=self._architecture.num_params,
-            teacher_accuracy=self._context.teacher_accuracy,
-            teacher_num_params=self._context.search_space.teacher.num_params,
+            num_params=cost(self._architecture, size),
+            teacher_accuracy=context.teacher_accuracy,
+            teacher_num_params=cost(context.search_space.teacher, size),
+            floor=context.floor,
         )
 
     def _state(self) -> dict[str, Any]:

@@ -154,6 +154,7 @@ RULES: Mapping[str, Mapping[str, _Rule]] = {
         "end": _int(0),
         "dim": _int(0),
         "sizes": _ints(-1),
+        "contiguous": _bool,
     },
     "permute": {"dims": _ints(0), "contiguous": _bool},
     "channel_shuffle": {"groups": _int(1)},
@@ -309,10 +310,9 @@ def _check_reshape(where: str, attrs: Attrs, rank: int) -> None:
 
 
 def check_pool_padding(where: str, attrs: Attrs) -> None:
-    """Checks torch's limit: at most half of the window, which dilation widens."""
-    dilation = attrs.get("dilation") or [1] * len(attrs["kernel"])
-    for kernel, padding, step in zip(attrs["kernel"], attrs["padding"], dilation, strict=True):
-        if padding > ((kernel - 1) * step + 1) // 2:
+    """Checks torch's limit: at most half of the window, dilated or not."""
+    for kernel, padding in zip(attrs["kernel"], attrs["padding"], strict=True):
+        if padding > kernel // 2:
             raise InvalidArchitecture(
                 f"{where}: attrs.padding of {padding} is more than half of the window of {kernel}"
             )

@@ -1,6 +1,7 @@
-"""Budgets: what a student may cost, in parameters and multiply-accumulates.
+"""Budgets: what a student may cost, in parameters, multiply-accumulates, bytes and milliseconds.
 
-A value is a fraction of the teacher's cost (a float in (0, 1], "60%") or an absolute number (greater than 1, "1.2M", "800k").
+A value is a fraction of the teacher's cost (a float in (0, 1], "60%") or an absolute number (greater than 1, "1.2M", "800k"). Milliseconds
+are a number. An accuracy, which is a floor and not a cost, limits nothing here (see `raysearch.objective`).
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import math
 import re
 from collections.abc import Mapping
 
+from raysearch.architecture.graph import Architecture
 from raysearch.errors import BudgetError
+from raysearch.objective import parse_floor
 
 METRICS = ("params", "macs")
-"""The costs that are known exactly before training, in the order of the columns of `CostModel`."""
-NOT_YET = ("latency_ms", "accuracy")
+"""The first columns of `CostModel`, in their order."""
+KEYS = (*METRICS, "memory", "latency_ms", "accuracy")
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 _TEXT = re.compile(
@@ -24,14 +27,47 @@ _HELP = (
 )
 
 
+def cost(network: Architecture, metric: str) -> int:
+    """What a network costs: "params", "macs" or "memory"."""
+    attribute = {"params": "num_params", "macs": "macs", "memory": "memory_bytes"}[metric]
+    return getattr(network, attribute)
+
+
+def teacher_costs(teacher: Architecture) -> dict[str, int]:
+    """What fractions of a budget refer to."""
+    return {metric: cost(teacher, metric) for metric in (*METRICS, "memory")}
+
+
+def check_limit(metric: str, limit: float, smallest: Architecture, teacher: Architecture) -> None:
+    """Raises BudgetError, which names the smallest student, where even that one is outside a limit."""
+    least, whole = cost(smallest, metric), cost(teacher, metric)
+    if least > limit:
+        raise BudgetError(
+            f"budget.{metric} of {limit:,} ({limit / whole:.3g} of the teacher's) cannot be met: the smallest possible "
+            f"student has {least:,} ({least / whole:.3g}); raise the budget or allow more operations"
+        )
+
+
+def check_latency(limit: float, least: float, smallest: Architecture) -> None:
+    """Raises BudgetError where the smallest student takes `least` milliseconds, which is too many."""
+    if least > limit:
+        raise BudgetError(
+            f"budget.latency_ms of {limit:g} cannot be met: the smallest possible student, of {smallest.num_params:,} "
+            f"parameters, takes {least:.4g} ms; raise the budget or allow more operations"
+        )
+
+
 def resolve_budget(
     budget: Mapping[str, object] | None, teacher: Mapping[str, int]
-) -> dict[str, int]:
+) -> dict[str, float]:
     """Turns a budget into absolute limits; a limit above the teacher's cost becomes the teacher's cost.
 
     Args:
         budget: by metric; None or {}: no limit.
-        teacher: the teacher's cost by metric.
+        teacher: the teacher's cost by metric, latency excepted.
+
+    Returns:
+        Whole numbers by metric, of "latency_ms" milliseconds; an accuracy is checked and left out.
 
     Raises:
         BudgetError: an unknown metric, or a value that is none of the above.
@@ -40,14 +76,23 @@ def resolve_budget(
         return {}
     if not isinstance(budget, Mapping):
         raise BudgetError(f"budget is {budget!r}: give a mapping such as {{'params': 0.1}}")
-    limits = {}
+    limits: dict[str, float] = {}
     for metric, value in budget.items():
-        if metric in NOT_YET:
-            raise BudgetError(f"budget.{metric} is not available yet: use params or macs")
-        if metric not in teacher:
-            raise BudgetError(f"budget.{metric} is unknown: use params or macs")
-        limits[str(metric)] = _resolve(str(metric), value, teacher[str(metric)])
+        if metric not in KEYS:
+            raise BudgetError(f"budget.{metric} is unknown: use {', '.join(KEYS)}")
+        if metric == "accuracy":
+            parse_floor(value)
+        elif metric == "latency_ms":
+            limits[metric] = _milliseconds(value)
+        else:
+            limits[str(metric)] = _resolve(str(metric), value, teacher[str(metric)])
     return limits
+
+
+def _milliseconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise BudgetError(f"budget.latency_ms is {value!r}: give a positive number of milliseconds")
+    return float(value)
 
 
 def _resolve(metric: str, value: object, teacher: int) -> int:

@@ -90,6 +90,22 @@ def infer_shapes(architecture: Architecture) -> tuple[Shape, ...]:
     return tuple(shapes.values())
 
 
+def check_shared(layers: Sequence[Layer]) -> None:
+    """Checks that layers that name the same parameter agree on its shape.
+
+    Raises:
+        InvalidArchitecture: with the layer that does not.
+    """
+    seen: dict[str, Shape] = {}
+    for layer in layers:
+        for role, shape in {**layer.param_shapes, **layer.buffer_shapes}.items():
+            entry = layer.params.get(role, f"{layer.name}.{role}")
+            if seen.setdefault(entry, shape) != shape:
+                raise InvalidArchitecture(
+                    f"layer {shorten(layer.name)}: params.{role} names {shorten(entry)}, which has another shape elsewhere"
+                )
+
+
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) < len(pairs):
@@ -135,7 +151,7 @@ def _architecture(data: Any) -> Architecture:
     output = data["output"]
     if not isinstance(output, str) or output not in shapes:
         raise InvalidArchitecture(f"output is {shorten(output)}, which is not the name of a layer")
-    _check_shared(layers)
+    check_shared(layers)
     return Architecture(input_shape, tuple(layers), output)
 
 
@@ -271,15 +287,3 @@ def _out_shape(layer: Layer, arriving: Sequence[Shape]) -> Shape:
 
 def _too_many(where: str) -> NoReturn:
     raise InvalidArchitecture(f"{where}: it would have more than {MAX_ELEMENTS} parameters")
-
-
-def _check_shared(layers: Sequence[Layer]) -> None:
-    """Layers that name the same parameter must agree on its shape."""
-    seen: dict[str, Shape] = {}
-    for layer in layers:
-        for role, shape in {**layer.param_shapes, **layer.buffer_shapes}.items():
-            entry = layer.params.get(role, f"{layer.name}.{role}")
-            if seen.setdefault(entry, shape) != shape:
-                raise InvalidArchitecture(
-                    f"layer {shorten(layer.name)}: params.{role} names {shorten(entry)}, which has another shape elsewhere"
-                )

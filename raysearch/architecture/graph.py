@@ -86,6 +86,8 @@ class Layer:
     @property
     def is_view(self) -> bool:
         """Whether the output shares its input's memory (in evaluation mode)."""
+        if self.attrs.get("contiguous") is True:
+            return False
         return OPS[self.op].is_view or self.attrs.get("view") is True
 
     @property

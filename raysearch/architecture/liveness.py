@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysearch.architecture.axes import other_axes
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.groups import ChannelMap
 from raysearch.architecture.memory import BYTES
@@ -69,7 +70,10 @@ class Liveness:
         )
         is_view = np.array([layer.is_view for layer in layers], bool)
         channel = np.concatenate([channels.out.matrix, channels.out.fixed[:, None]], axis=1)
-        places = [math.prod(layer.shape[1:]) for layer in layers]
+        places = [
+            math.prod(other_axes(layer.shape, axis))
+            for layer, axis in zip(layers, channels.axes, strict=True)
+        ]
         elements = channel.astype(np.float64) * np.array(places, np.float64)[:, None]
         owned = elements.copy()
         for place, layer in enumerate(layers):

@@ -13,18 +13,33 @@ from functools import cached_property
 import numpy as np
 
 from raysearch.architecture.apply import apply_edits
-from raysearch.architecture.budget import METRICS, resolve_budget
+from raysearch.architecture.budget import (
+    METRICS,
+    check_latency,
+    check_limit,
+    resolve_budget,
+    teacher_costs,
+)
 from raysearch.architecture.channels import analyse
 from raysearch.architecture.compact import CompactBatch, CompactEncoder
 from raysearch.architecture.costs import CostModel
+from raysearch.architecture.counts import Counts
 from raysearch.architecture.edits import Edits, EditsBatch, pad_columns
 from raysearch.architecture.encoding import BatchEncoder
 from raysearch.architecture.features import FeatureMap
 from raysearch.architecture.graph import COMPACT_PREFIX, Architecture
 from raysearch.architecture.groups import ChannelGroup, channel_map, group_channels
+from raysearch.architecture.latency import (
+    CALIBRATION,
+    MARGIN,
+    MEASURED,
+    LatencyModel,
+    MeasuredRepair,
+    Meter,
+    Stopwatch,
+)
 from raysearch.architecture.legal import removable_layers, skip_pairs
-from raysearch.architecture.limits import Limits, liveness_chunk, with_weight_bytes
-from raysearch.architecture.liveness import Liveness
+from raysearch.architecture.limits import Limits
 from raysearch.architecture.repair import Repairer
 from raysearch.architecture.sampling import Dimensions, mutate_edits, sample_edits
 from raysearch.architecture.validate import (
@@ -34,7 +49,7 @@ from raysearch.architecture.validate import (
     check_operations,
     free_architecture,
 )
-from raysearch.errors import BudgetError, ConfigError, InvalidArchitecture
+from raysearch.errors import ConfigError, InvalidArchitecture
 
 
 class SearchSpace:
@@ -47,7 +62,8 @@ class SearchSpace:
         frozen_groups: the channels that must keep their number, and why.
         removable: indices of the layers that may be removed.
         skip_pairs: [P, 2] int64, layer indices (from, to) of the skips that may be added.
-        limits: the budget by metric, in absolute numbers.
+        limits: the budget by metric, in absolute numbers; an accuracy limits nothing here.
+        meter: what measures latency; None: the CPU's meter, from the first measurement on.
     """
 
     def __init__(
@@ -58,6 +74,7 @@ class SearchSpace:
         divisor: int | None = None,
         min_channels: int = 1,
         budget: Mapping[str, object] | None = None,
+        latency: Meter | None = None,
     ) -> None:
         """
         Args:
@@ -66,7 +83,10 @@ class SearchSpace:
             grouping: "coupled" (a width for each set of coupled channels) or "by_size" (ESNAC: one for all of a size).
             divisor: widths are multiples of it; None: 1 for narrow groups, 8 from 64 channels up.
             min_channels: the smallest width.
-            budget: limits on "params" and "macs": a float in (0, 1] (a fraction of the teacher's), a number above 1, or text ("60%", "1.2M").
+            budget: limits on "params", "macs" and "memory": a float in (0, 1] (a fraction of the teacher's), a number above 1, or text
+                ("60%", "1.2M"); on "latency_ms": a number. With an "accuracy" (a floor) students are not grown to fill the limits, as
+                small ones are wanted.
+            latency: measures students for `latency_ms`; None: on the CPU.
 
         Raises:
             ConfigError: operations, grouping, divisor or min_channels are wrong.
@@ -81,13 +101,14 @@ class SearchSpace:
         self.groups: tuple[ChannelGroup, ...] = grouped.free
         self.frozen_groups: tuple[ChannelGroup, ...] = grouped.frozen
         self._channels = channel_map(teacher, analysis, grouped)
-        self._costs = CostModel.of(teacher, self._channels)
+        costs = CostModel.of(teacher, self._channels)
         self.removable: tuple[int, ...] = ()
         if "remove" in self.operations:
             self.removable = removable_layers(teacher, self._channels)
         self.skip_pairs: np.ndarray = np.zeros((0, 2), np.int64)
         if "skip" in self.operations:
             self.skip_pairs = skip_pairs(teacher, self._channels)
+        self._counts = Counts(teacher, self._channels, self.skip_pairs, costs)
         self._dimensions = Dimensions(
             num_layers=len(teacher.layers),
             removable=np.array(self.removable, np.int64),
@@ -96,16 +117,13 @@ class SearchSpace:
             shrink="shrink" in self.operations,
             num_pairs=len(self.skip_pairs),
         )
-        self.limits: dict[str, int] = resolve_budget(budget, self._costs_of(teacher))
+        self.limits: dict[str, float] = resolve_budget(budget, teacher_costs(teacher))
+        self._grow = "accuracy" not in (budget or {})
+        self.meter = latency
+        self._stopwatch = Stopwatch(latency)
+        self._settled: set[str] = set()
         self._check_budget()
-        self._repairer = Repairer.of(
-            self._make_limits(),
-            self.groups,
-            shrink=self._dimensions.shrink,
-            removable=self.removable,
-            skip_pairs=self.skip_pairs,
-            num_layers=len(teacher.layers),
-        )
+        self._repairer, self._measured = self._make_repair()
 
     def __repr__(self) -> str:
         return (
@@ -113,30 +131,50 @@ class SearchSpace:
             f"{len(self.removable)} removable, {len(self.skip_pairs)} skip pairs, limits={self.limits})"
         )
 
-    def sample(self, n: int, seed: int | np.random.Generator) -> EditsBatch:
-        """Draws n students by ESNAC's distributions and repairs them to the budget."""
+    def sample(
+        self, n: int, seed: int | np.random.Generator, *, measured: bool | None = None
+    ) -> EditsBatch:
+        """Draws n students by ESNAC's distributions and repairs them to the budget; `measured` as in `repair`."""
         if n < 0:
             raise ConfigError(f"n is {n}: give the number of students to draw")
-        return self.repair(sample_edits(self._dimensions, n, np.random.default_rng(seed)))
+        drawn = sample_edits(self._dimensions, n, np.random.default_rng(seed))
+        return self.repair(drawn, measured=measured)
 
     def mutate(
         self,
         batch: EditsBatch,
         rng: int | np.random.Generator,
         num_edits: tuple[int, int] = (1, 4),
+        *,
+        measured: bool | None = None,
     ) -> EditsBatch:
-        """Applies some random edits to each student and repairs it to the budget."""
+        """Applies some random edits to each student and repairs it to the budget; `measured` as in `repair`."""
         full = self._conform(batch)
-        return self.repair(
-            mutate_edits(self._dimensions, full, np.random.default_rng(rng), num_edits)
-        )
+        mutated = mutate_edits(self._dimensions, full, np.random.default_rng(rng), num_edits)
+        return self.repair(mutated, measured=measured)
 
-    def repair(self, batch: EditsBatch) -> EditsBatch:
+    def repair(self, batch: EditsBatch, *, measured: bool | None = None) -> EditsBatch:
         """Moves every student into the budget: shrunk to fit, grown to fill (see `repair.py`).
 
-        Deterministic and idempotent. Skips into removed layers, which have no effect, are dropped.
+        Deterministic (given the measurements) and idempotent. Skips into removed layers, which have no effect, are dropped.
+
+        Args:
+            batch: any students.
+            measured: with a latency budget, whether measurements or the model of `latency.py` decide about it. None: measurements for up
+                to `MEASURED` students. Searchers that weigh thousands let the model propose, and repair the one that they take.
         """
-        return self._repairer(self._conform(batch))
+        batch = self._conform(batch)
+        if measured is None:
+            measured = len(batch) <= MEASURED
+        if self._measured is None or not measured:
+            return self._repairer(batch)
+        given = list(batch)
+        known = [str(edits) in self._settled for edits in given]
+        rows = np.flatnonzero(~np.array(known, bool))
+        for row, edits in zip(rows, self._measured(batch[rows]), strict=True):
+            given[row] = edits
+            self._settled.add(str(edits))
+        return self.batch(given)
 
     def uniform(self) -> Edits:
         """The teacher scaled to the budget: all groups by one factor, nothing removed if it can be helped, the rest filled."""
@@ -162,8 +200,13 @@ class SearchSpace:
         """Bytes of weights and of the activations that live at once, for one input (`Architecture.memory_bytes`): [n] int64, exact."""
         return self._count(batch, "memory")
 
+    def latency_ms(self, batch: EditsBatch | Edits) -> np.ndarray:
+        """Measured milliseconds of one forward pass: [n] float64. Each architecture is built and measured once in a space."""
+        edits = [batch] if isinstance(batch, Edits) else batch
+        return np.array([self._measure(one) for one in edits], np.float64)
+
     def within_budget(self, batch: EditsBatch | Edits) -> np.ndarray:
-        """Which students are inside every limit: [n] bool."""
+        """Which students are inside every limit: [n] bool; with a latency budget each is measured."""
         counts = [self._count(batch, metric) <= limit for metric, limit in self.limits.items()]
         rows = 1 if isinstance(batch, Edits) else len(batch)
         return np.logical_and.reduce(counts) if counts else np.ones(rows, bool)
@@ -223,6 +266,11 @@ class SearchSpace:
         full = self._conform(batch)
         return self._encoder.encode(self._drop_inactive(full), n_max=n_max, types=types)
 
+    def channel_numbers(self, widths: np.ndarray) -> np.ndarray:
+        """Output channels of every layer of the teacher at widths [n, G], removed or not: [n, L] int64."""
+        out = self._channels.out
+        return out.fixed + widths @ out.matrix.T
+
     def encode_compact(self, batch: EditsBatch) -> CompactBatch:
         """The same as `encode` in a form that is linear in layers and edits: for thousands (see `compact.py`)."""
         active = self._drop_inactive(self._conform(batch))
@@ -239,14 +287,6 @@ class SearchSpace:
     def feature_blocks(self) -> Mapping[str, slice]:
         """The columns of `features` by block, for kernels with one length scale a block."""
         return self._features.blocks
-
-    @cached_property
-    def _weight_costs(self) -> CostModel:
-        return with_weight_bytes(self._costs, self.teacher, self._channels)
-
-    @cached_property
-    def _liveness(self) -> Liveness:
-        return Liveness.of(self.teacher, self._channels, self.skip_pairs)
 
     @cached_property
     def _encoder(self) -> BatchEncoder:
@@ -269,25 +309,16 @@ class SearchSpace:
         shrink = "shrink" in self.operations
         return tuple(group.min_channels if shrink else group.size for group in self.groups)
 
+    def _measure(self, edits: Edits) -> float:
+        return self._stopwatch(self.apply(edits))
+
     def _count(self, batch: EditsBatch | Edits, metric: str) -> np.ndarray:
+        if metric == "latency_ms":
+            return self.latency_ms(batch)
         if isinstance(batch, Edits):
             batch = EditsBatch.from_edits([batch])
         batch = self._conform(batch)
-        if metric == "memory":
-            return self._count_memory(batch)
-        keep = self._costs.keep(batch.remove)
-        totals = self._costs.totals(keep, batch.widths, [METRICS.index(metric)])
-        return totals[:, 0].astype(np.int64)
-
-    def _count_memory(self, batch: EditsBatch) -> np.ndarray:
-        costs, liveness = self._weight_costs, self._liveness
-        column, size = [costs.uv.shape[1] - 1], liveness_chunk(liveness)
-        total = costs.totals(costs.keep(batch.remove), batch.widths, column)[:, 0]
-        for start in range(0, len(batch), size):
-            part = batch[start : start + size]
-            moments = liveness.moments(part.remove, part.skip_matrix(len(self.skip_pairs)))
-            total[start : start + size] += moments.at(part.widths).max(axis=1)
-        return total.astype(np.int64)
+        return self._counts(batch, metric)
 
     def _active_skips(self, remove: np.ndarray, batch: EditsBatch) -> np.ndarray:
         return ~remove[batch.skip_rows, self.skip_pairs[batch.skip_pairs, 1]]
@@ -310,30 +341,54 @@ class SearchSpace:
     def _check_edits(self, edits: Edits) -> None:
         check_edits(edits, self.teacher, self.groups, self.removable, len(self.skip_pairs))
 
-    @staticmethod
-    def _costs_of(network: Architecture) -> dict[str, int]:
-        return {
-            "params": network.num_params,
-            "macs": network.macs,
-            "memory": network.memory_bytes,
-        }
-
-    def _make_limits(self) -> Limits:
-        costs = self._costs
+    def _make_repair(self) -> tuple[Repairer, MeasuredRepair | None]:
+        """What repairs to the limits, and what does so by measurements where latency is limited."""
+        costs = self._counts.costs
         columns = {metric: place for place, metric in enumerate(METRICS)}
-        if "memory" in self.limits:
-            costs = self._weight_costs
+        bounds = dict(self.limits)
+        if "memory" in bounds:
+            costs = self._counts.weight_costs
             columns["memory"] = costs.uv.shape[1] - 1
-        limits = Limits.of(costs, columns, self.limits)
-        return limits.with_liveness(self._liveness) if "memory" in self.limits else limits
+        if "latency_ms" not in bounds:
+            return self._make_repairer(Limits.of(costs, columns, bounds)), None
+        smallest, limit = self.smallest(), bounds["latency_ms"]
+        # what the teacher takes fills any limit above it; where even the smallest student is within the margin, it is what there is
+        goal = min((1 - MARGIN) * limit, self._measure(self.largest()))
+        goal = max(goal, self._measure(smallest))
+        model = self._fit_latency()
+        costs = model.column(costs, self.teacher, self._channels)
+        columns["latency_ms"] = costs.uv.shape[1] - 1
+        least = (1 + 1e-9) * model.ms(self.apply(smallest))
+        bounds["latency_ms"] = max(goal, least)
+        repairer = self._make_repairer(Limits.of(costs, columns, bounds))
+        measured = MeasuredRepair(repairer, self._measure, smallest, goal, least)
+        return repairer, measured
+
+    def _fit_latency(self) -> LatencyModel:
+        """The model of latency, from the largest, the smallest and some random students."""
+        free = self._make_repairer(Limits.of(self._counts.costs, {}, {}))
+        drawn = free(sample_edits(self._dimensions, CALIBRATION, np.random.default_rng(0)))
+        students = [self.apply(one) for one in (self.largest(), self.smallest(), *drawn)]
+        return LatencyModel.fit(students, [self._stopwatch(student) for student in students])
+
+    def _make_repairer(self, limits: Limits) -> Repairer:
+        if limits.memory >= 0:
+            limits = limits.with_liveness(self._counts.liveness)
+        return Repairer.of(
+            limits,
+            self.groups,
+            shrink=self._dimensions.shrink,
+            removable=self.removable,
+            skip_pairs=self.skip_pairs,
+            num_layers=len(self.teacher.layers),
+            grow=self._grow,
+        )
 
     def _check_budget(self) -> None:
-        smallest = self.smallest()
-        total = self._costs_of(self.teacher)
+        """Raises BudgetError where not even the smallest student is inside a limit."""
+        smallest = self.apply(self.smallest())
         for metric, limit in self.limits.items():
-            least = int(self._count(smallest, metric)[0])
-            if least > limit:
-                raise BudgetError(
-                    f"budget.{metric} of {limit:,} ({limit / total[metric]:.3g} of the teacher's) cannot be met: the smallest "
-                    f"possible student has {least:,} ({least / total[metric]:.3g}); raise the budget or allow more operations"
-                )
+            if metric == "latency_ms":
+                check_latency(limit, self._stopwatch(smallest), smallest)
+            else:
+                check_limit(metric, limit, smallest, self.teacher)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from raysearch.cache import cache_folder
 from raysearch.data.arrays import as_images, as_labels, as_parts
 from raysearch.data.assemble import assemble
-from raysearch.data.cache import cache_folder
 from raysearch.data.callables import call
 from raysearch.data.dataset import DataSet
 from raysearch.data.folders import load_image_folder

@@ -41,7 +41,8 @@ def l1_importance(architecture: Architecture, state: State) -> list[np.ndarray]:
         key = state_keys(layer).get("weight", "")
         if creates_channels(architecture, layer) and key not in seen:
             seen.add(key)
-            scores.add(blocks, norms[key].flatten(1).sum(1).cpu().numpy())
+            rows, _ = _rows_and_columns(layer, norms[key])
+            scores.add(blocks, rows.cpu().numpy())
     return scores.values
 
 
@@ -111,27 +112,36 @@ def _by_channel(
     ):
         for role, key in state_keys(layer).items():
             change = changes.get(key)
-            if change is None or key in seen or not _is_by_channel(architecture, layer):
+            if change is None or key in seen:
                 continue
             seen.add(key)
-            yield out, change.flatten(1).sum(1) if change.ndim > 1 else change
-            if creates_channels(architecture, layer) and role == "weight":
-                yield into, _columns(change, layer.attrs.get("groups", 1))
+            if role == "weight" and creates_channels(architecture, layer):
+                rows, columns = _rows_and_columns(layer, change)
+                yield out, rows
+                yield into, columns
+            elif _is_by_channel(architecture, layer, change):
+                yield out, change.flatten(1).sum(1) if change.ndim > 1 else change
 
 
-def _columns(change: torch.Tensor, groups: int) -> torch.Tensor:
-    """[C]: the sums over everything that reads each input channel."""
-    by_column = change.flatten(2).sum(2) if change.ndim > 2 else change  # [R, C / groups]
-    return by_column.unflatten(0, (groups, -1)).sum(1).flatten()
+def _rows_and_columns(layer: Layer, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sums [out] over everything that creates an output channel, and [in] over everything that reads an input channel."""
+    groups = layer.attrs.get("groups", 1)
+    first = weight.flatten(1).sum(1)
+    second = weight.flatten(2).sum(2) if weight.ndim > 2 else weight  # [R, C / groups]
+    second = second.unflatten(0, (groups, -1)).sum(1).flatten()  # [C]
+    return (second, first) if layer.op == "conv_transpose" else (first, second)
 
 
-def _is_by_channel(architecture: Architecture, layer: Layer) -> bool:
-    """Whether the first axis of a layer's parameters is that of its output's channels."""
-    return layer.op != "linear" or is_last(layer.shape, architecture.axis(layer.name))
+def _is_by_channel(architecture: Architecture, layer: Layer, parameter: torch.Tensor) -> bool:
+    """Whether the first axis of a parameter is that of its layer's output channels."""
+    axis = architecture.axis(layer.name)
+    if layer.op == "linear" and not is_last(layer.shape, axis):
+        return False
+    return len(parameter) == layer.shape[axis]
 
 
 def creates_channels(architecture: Architecture, layer: Layer) -> bool:
     """Whether a layer's filters make new channels; a depthwise convolution changes those that it reads."""
-    if layer.op == "conv":
+    if layer.op in ("conv", "conv_transpose"):
         return not layer.attrs["groups"] == layer.attrs["in_channels"] > 1
-    return layer.op == "linear" and _is_by_channel(architecture, layer)
+    return layer.op == "linear" and is_last(layer.shape, architecture.axis(layer.name))

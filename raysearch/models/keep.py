@@ -14,9 +14,12 @@ from functools import cached_property
 import numpy as np
 
 from raysearch.architecture.channels import ChannelAnalysis, ChannelVariable, analyse, channel_pads
-from raysearch.architecture.graph import Architecture
+from raysearch.architecture.graph import Architecture, Layer
+from raysearch.architecture.ops import Shape
 from raysearch.architecture.variables import Blocks
 from raysearch.errors import WeightsError
+from raysearch.models.importance import creates_channels
+from raysearch.models.provenance import FRESH, Context, Origin, walk
 
 Scores = Sequence[np.ndarray]
 """For each channel variable of the teacher, in the order of `analyse`, [size] the importance of its channels; higher is kept."""
@@ -50,28 +53,72 @@ class ChannelRanking:
         """The teacher's channel variables."""
         return analyse(self.teacher)
 
-    def keep(self, student: Architecture) -> dict[str, np.ndarray]:
-        """Layer name -> [C] the teacher's channels that the layer's output channels are.
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """The shapes of the teacher's state by name."""
+        found: dict[str, Shape] = {}
+        for layer in self.teacher.layers:
+            for role, shape in {**layer.param_shapes, **layer.buffer_shapes}.items():
+                found[layer.params.get(role, f"{layer.name}.{role}")] = shape
+        return found
 
-        Layers that keep all of the teacher's channels are listed too. A layer whose width does not follow from the teacher's
-        channel variables is not: there the rules of `provenance` hold.
+    def keep(self, student: Architecture) -> dict[str, Origin]:
+        """Layer name -> the teacher's channels that the layer's output channels are.
+
+        All layers are listed. Where channels do not stand where the analysis has them (behind a shuffle), or a width does not
+        follow from the teacher's variables, the rules of `provenance` hold.
         """
-        widths = variable_widths(student, self.teacher, self.analysis)
+        chosen = self._by_variable(student)
+        moved: set[str] = set()
+
+        def choose(context: Context, arriving: list[Origin]) -> Origin | None:
+            layer = context.layer
+            reads_moved = any(name in moved for slot in layer.inputs for name in slot)
+            if layer.op == "channel_shuffle" or (reads_moved and not self._is_new(layer)):
+                moved.add(layer.name)
+                return self._part(context, arriving)
+            return chosen.get(layer.name)
+
+        trail = walk(student, self.shapes, choose)
+        return {context.layer.name: leaving for context, _, leaving in trail}
+
+    def _is_new(self, layer: Layer) -> bool:
+        """Whether a student's layer has channels of its own, whatever it reads."""
+        if layer.name not in self.teacher.index:
+            return True
+        return layer.op != "identity" and creates_channels(self.teacher, self.teacher[layer.name])
+
+    def _part(self, context: Context, arriving: list[Origin]) -> Origin | None:
+        """What a slice of moved channels holds; None: it is no slice of channels."""
+        layer = context.layer
+        if layer.op != "slice" or layer.attrs["dim"] != context.axis:
+            return None
+        theirs = self.teacher[layer.name]
+        if theirs.op != "slice":
+            return None
+        start, size = theirs.attrs["start"], theirs.shape[context.axis]
+        places = arriving[0].channels[layer.attrs["start"] : layer.attrs["stop"]] - start
+        return Origin(np.where((places < 0) | (places >= size), FRESH, places), size)
+
+    def _by_variable(self, student: Architecture) -> dict[str, Origin]:
+        """The channels of every layer as the analysis has them, where the student's widths follow from it."""
+        teacher = self.teacher
+        widths = variable_widths(student, teacher, self.analysis)
         kept = [
             None if width is None else self._kept(number, width)
             for number, width in enumerate(widths)
         ]
         found = {}
-        teacher = self.teacher
         for layer, axis, blocks in zip(
             teacher.layers, teacher.axes, self.analysis.outputs, strict=True
         ):
             channels = self._axis(blocks, kept)
             ours = student.index.get(layer.name)
-            if channels is None or ours is None or not student.layers[ours].shape:
+            if channels is None or ours is None:
                 continue
-            if len(channels) == student.layers[ours].shape[axis]:
-                found[layer.name] = channels
+            shape = student.layers[ours].shape
+            if len(shape) == len(layer.shape) and len(channels) == shape[axis]:
+                found[layer.name] = Origin(channels, layer.shape[axis])
         return found
 
     def _kept(self, number: int, width: int) -> np.ndarray:
@@ -92,7 +139,7 @@ class ChannelRanking:
             if own is None:
                 return None
             places = own[:, None] * multiplicity + np.arange(multiplicity)  # [W, m]
-            places = np.where(own[:, None] < size, start + places, -1)
+            places = np.where(own[:, None] < size, start + places, FRESH)
             parts.append(places.ravel())
             start += size * multiplicity
         return np.concatenate(parts) if parts else None
@@ -100,7 +147,7 @@ class ChannelRanking:
 
 def keep_sets(
     student: Architecture, teacher: Architecture, scores: Scores | None = None
-) -> dict[str, np.ndarray]:
+) -> dict[str, Origin]:
     """The `keep` of `build(student, inherit_from=..., keep=...)`.
 
     Args:
@@ -164,7 +211,7 @@ def _equations(
         if position is None or not layer.shape:
             continue
         ours = student.layers[position]
-        if ours.op != layer.op or not ours.shape:
+        if ours.op != layer.op or len(ours.shape) != len(layer.shape):
             continue
         yield blocks, ours.shape[axis]
         added = channel_pads(layer, axis) if layer.op == "pad" else None

@@ -18,14 +18,15 @@ from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import Shape
 from raysearch.errors import WeightsError
 
-Keep = Mapping[str, Sequence[int] | np.ndarray]
-"""Layer name -> the teacher's channels that its outputs are."""
-
 FRESH = -1
 """The provenance of a channel that the teacher does not have: freshly initialised."""
 
 
-@dataclass(frozen=True)
+UNKNOWN = 0
+"""The teacher's number of channels where only the rules can tell it."""
+
+
+@dataclass(frozen=True, eq=False)
 class Origin:
     """The provenance of a tensor's channels, which are on the axis that `Architecture.axes` tells.
 
@@ -36,6 +37,10 @@ class Origin:
 
     channels: np.ndarray
     total: int
+
+
+Keep = Mapping[str, Sequence[int] | np.ndarray | Origin]
+"""Layer name -> the teacher's channels that its outputs are; an `Origin` also tells how many the teacher has."""
 
 
 def follow(
@@ -53,14 +58,22 @@ def follow(
     Raises:
         WeightsError: the teacher lacks a tensor, or `keep` lists another number of channels than a layer has.
     """
+    return walk(architecture, shapes, lambda context, _: _listed(context, keep))
+
+
+def walk(architecture: Architecture, shapes: Mapping[str, Shape], choose: Choose) -> Trail:
+    """As `follow`; `choose` is asked at each layer, and where it answers None the rule of the operation holds."""
     origins: dict[str, Origin] = {}
     blocks = _blocks(architecture, shapes)
     for layer in architecture.layers:
         arriving = [_read(architecture, layer, slot, origins) for slot in layer.inputs]
-        context = Context(layer, architecture, shapes, keep, blocks.get(layer.name, 1))
-        leaving = _RULES.get(layer.op, _pass)(context, arriving)
-        origins[layer.name] = _chosen(context, leaving) if layer.name in keep else leaving
-        yield context, arriving, origins[layer.name]
+        context = Context(layer, architecture, shapes, blocks.get(layer.name, 1))
+        leaving = choose(context, arriving)
+        if leaving is None or leaving.total == UNKNOWN:
+            ruled = _RULES.get(layer.op, _pass)(context, arriving)
+            leaving = ruled if leaving is None else Origin(leaving.channels, ruled.total)
+        origins[layer.name] = leaving
+        yield context, arriving, leaving
 
 
 def _read(
@@ -81,7 +94,6 @@ class Context:
     layer: Layer
     architecture: Architecture
     shapes: Mapping[str, Shape]
-    keep: Keep
     blocks: int
 
     @property
@@ -119,6 +131,10 @@ class Context:
     def input_axis(self, slot: int = 0) -> int:
         """The axis of a slot that the layer takes for the channels."""
         return read_axis(self.layer, self.architecture.axis(self.layer.inputs[slot][0]))
+
+
+Choose = Callable[[Context, list[Origin]], Origin | None]
+Trail = Iterator[tuple[Context, list[Origin], Origin]]
 
 
 def _merge(origins: Sequence[Origin]) -> Origin:
@@ -163,16 +179,19 @@ def _transposed(context: Context, arriving: Sequence[Origin]) -> Origin:
     return Origin(_prefix(context.size, total, context.blocks), total)
 
 
-def _chosen(context: Context, leaving: Origin) -> Origin:
+def _listed(context: Context, keep: Keep) -> Origin | None:
     """What `keep` says of a layer's output; channels beyond the teacher's are fresh."""
     name = context.layer.name
-    channels = np.asarray(context.keep[name], np.int64)
-    if channels.shape != (context.size,):
+    listed = keep.get(name)
+    if listed is None:
+        return None
+    origin = listed if isinstance(listed, Origin) else Origin(np.asarray(listed, np.int64), UNKNOWN)
+    if origin.channels.shape != (context.size,):
         raise WeightsError(
-            f"keep lists {channels.size} channels for layer {name!r}, which has {context.size}; "
+            f"keep lists {origin.channels.size} channels for layer {name!r}, which has {context.size}; "
             "list the teacher's channel of each"
         )
-    return Origin(channels, leaving.total)
+    return origin
 
 
 def is_depthwise(layer: Layer, teacher: Shape, total: int = 1) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from raysearch.architecture.channels import analyse
 from raysearch.architecture.graph import Architecture
-from raysearch.errors import WeightsError
+from raysearch.errors import MissingPackageError, WeightsError
 from raysearch.models.build import State, build, module_path
 from raysearch.models.importance import ChannelSums, creates_channels
 
@@ -41,12 +41,13 @@ def pruning_importance(
         for each channel variable of `analyse(architecture)`, [size] float64.
 
     Raises:
-        WeightsError: torch-pruning is not installed, or does not understand this network.
+        MissingPackageError: torch-pruning is not installed.
+        WeightsError: it does not understand this network.
     """
     try:
         import torch_pruning
     except ImportError:
-        raise WeightsError(
+        raise MissingPackageError(
             "distill.inherit: 'pruning' needs torch-pruning; run: pip install 'raysearch[pruning]'"
         ) from None
     module = build(architecture, inherit_from=state).eval()

@@ -35,7 +35,7 @@ def channel_scores(
 
     Raises:
         ConfigError: the ranking is not known.
-        WeightsError: it is not possible for this teacher.
+        MissingPackageError, WeightsError: it is not possible here, or not for this teacher.
     """
     if ranking == "first":
         return None

@@ -1,8 +1,17 @@
 """What a run leaves for people: results table, verdict, one static HTML page."""
 
+from raysearch.report.budget import budget_text, budget_use
 from raysearch.report.html import write_report
 from raysearch.report.run_folder import RunFolder
 from raysearch.report.table import terminal_table, write_results_table
 from raysearch.report.verdict import verdict
 
-__all__ = ["RunFolder", "terminal_table", "verdict", "write_report", "write_results_table"]
+__all__ = [
+    "RunFolder",
+    "budget_text",
+    "budget_use",
+    "terminal_table",
+    "verdict",
+    "write_report",
+    "write_results_table",
+]

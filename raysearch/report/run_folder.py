@@ -104,7 +104,8 @@ class RunFolder:
         for budget in (self.summary_part("budget"), self.config.get("budget")):
             if whole and isinstance(budget, Mapping) and budget.get(quantity) is not None:
                 try:
-                    return resolve_budget({quantity: budget[quantity]}, {quantity: whole})[quantity]
+                    limits = resolve_budget({quantity: budget[quantity]}, {quantity: whole})
+                    return int(limits[quantity])
                 except BudgetError:
                     return None
         return None

@@ -29,6 +29,7 @@ def headline(run: RunFolder) -> Html:
         element("h1", f"raysearch · {run.name}"),
         _partial_note(run),
         element("p", _verdict(run), class_="verdict"),
+        _budget_use(run),
         _cards(run),
     )
 
@@ -148,6 +149,11 @@ def _verdict(run: RunFolder) -> str:
     sizes = run.data.get("sizes")
     num_test = integer(sizes.get("test")) if isinstance(sizes, Mapping) else None
     return verdict(_comparable(run.best), baselines, num_test)
+
+
+def _budget_use(run: RunFolder) -> Html | None:
+    text = (run.summary or {}).get("budget_use")
+    return element("p", text) if isinstance(text, str) and text else None
 
 
 def _comparable(row: Trained) -> dict[str, Any]:

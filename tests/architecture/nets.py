@@ -1,6 +1,6 @@
 """Small networks of the families whose graphs differ: six for the operators and sequences of the other two methods."""
 
-from .conftest import Builder, resnet, vgg
+from .conftest import Builder, resnet
 
 
 def lenet(classes=10):
@@ -130,4 +130,4 @@ SIX = {
     "densenet": densenet,
 }
 
-__all__ = ["SIX", "Builder", "resnet", "vgg"]
+__all__ = ["SIX", "Builder", "resnet"]

@@ -63,10 +63,22 @@ def test_other_values_are_refused_with_their_name(value):
         resolve_budget({"params": value}, TEACHER)
 
 
-@pytest.mark.parametrize("metric", ["latency_ms", "accuracy"])
-def test_later_metrics_are_not_available_yet(metric):
-    with pytest.raises(BudgetError, match=f"budget.{metric} is not available yet"):
-        resolve_budget({metric: 0.5}, TEACHER)
+def test_milliseconds_are_taken_as_they_are():
+    assert resolve_budget({"latency_ms": 0.5}, TEACHER) == {"latency_ms": 0.5}
+    assert resolve_budget({"latency_ms": 3, "params": 10}, TEACHER)["latency_ms"] == 3.0
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "2", "50%", True, float("nan"), float("inf"), None])
+def test_a_latency_that_is_no_positive_number_is_refused(value):
+    with pytest.raises(BudgetError, match=r"budget\.latency_ms"):
+        resolve_budget({"latency_ms": value}, TEACHER)
+
+
+def test_an_accuracy_is_checked_and_limits_nothing():
+    assert resolve_budget({"accuracy": 0.9, "params": 10}, TEACHER) == {"params": 10}
+    assert resolve_budget({"accuracy": "98%"}, TEACHER) == {}
+    with pytest.raises(BudgetError, match=r"budget\.accuracy is 1\.5"):
+        resolve_budget({"accuracy": 1.5}, TEACHER)
 
 
 def test_unknown_metrics_and_other_types_are_refused():

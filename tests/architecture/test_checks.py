@@ -134,6 +134,30 @@ def test_infinity_is_kept_where_it_means_something(builder):
     assert Architecture.from_json(b.done().to_json()) == b.done()
 
 
+@pytest.mark.parametrize(
+    ("kernel", "padding", "dilation", "fits"),
+    [
+        (3, 1, 1, True),
+        (3, 2, 1, False),
+        (3, 2, 2, False),
+        (3, 1, 2, True),
+        (2, 1, 1, True),
+        (1, 1, 1, False),
+    ],
+)
+def test_a_pool_is_padded_by_no_more_than_half_of_its_window(
+    builder, kernel, padding, dilation, fits
+):
+    window = {"kernel": kernel, "stride": 1, "padding": padding, "dilation": dilation}
+    b = builder(1, 8, 8)
+    b.add("pool", "pool", kind="max", **{key: [value] * 2 for key, value in window.items()})
+    if fits:
+        assert Architecture.from_json(b.done().to_json()) == b.done()
+    else:
+        with pytest.raises(InvalidArchitecture, match=r"attrs\.padding .* half of the window"):
+            Architecture.from_json(b.done().to_json())
+
+
 def pack(data: bytes) -> str:
     return "json:" + base64.urlsafe_b64encode(data).decode()
 

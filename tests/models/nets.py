@@ -107,6 +107,22 @@ class Multiplied(nn.Module):
         return self.fc(F.adaptive_avg_pool2d(torch.relu(self.deep(x)), 2).flatten(1))
 
 
+class Padded(nn.Module):
+    """Zero channels that no sum explains, and a part of the channels read by groups and by a flattening."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 9, 3, 1, 1)
+        self.norm = nn.BatchNorm2d(12)
+        self.groups = nn.Conv2d(8, 6, 3, 1, 1, groups=2)
+        self.fc = nn.Linear(12 * 4 + 6 * 4, 10)
+
+    def forward(self, x):
+        x = self.norm(F.pad(self.stem(x), (0, 0, 0, 0, 2, 1)))
+        y = self.groups(x[:, 3:11])
+        return self.fc(torch.cat([F.adaptive_avg_pool2d(z, 2).flatten(1) for z in (x, y)], 1))
+
+
 def small_networks():
     """Name -> (a function that makes the network, the shape of its input)."""
     shape = (3, 16, 16)
@@ -117,6 +133,7 @@ def small_networks():
         "se": (SE, shape),
         "preact": (PreAct, shape),
         "multiplied": (Multiplied, shape),
+        "padded": (Padded, shape),
         "resnet18": (lambda: ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10), (3, 32, 32)),
         "mobilenet_v2": (
             lambda: MobileNetV2(10, inverted_residual_setting=mobile, dropout=0.0),

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from raysearch.architecture.channels import analyse
-from raysearch.errors import ConfigError, WeightsError
+from raysearch.errors import ConfigError, MissingPackageError, WeightsError
 from raysearch.models import trace
 from raysearch.models.importance import l1_importance, taylor_importance
 from raysearch.models.pruning import pruning_importance
@@ -141,7 +141,7 @@ def test_without_torch_pruning_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     teacher = LeNet()
     architecture = trace(teacher, (3, 16, 16))
-    with pytest.raises(WeightsError, match=r"pip install 'raysearch\[pruning\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'raysearch\[pruning\]'"):
         pruning_importance(architecture, teacher.state_dict(), torch.zeros(2, 3, 16, 16))
 
 

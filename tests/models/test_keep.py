@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
 
 from raysearch.architecture import Edits, SearchSpace
 from raysearch.architecture.channels import analyse
@@ -12,8 +13,8 @@ from raysearch.errors import WeightsError
 from raysearch.models import build, trace
 from raysearch.models.keep import ChannelRanking, best_of_blocks, keep_sets, variable_widths
 
-from .moving import exact_networks
-from .nets import LeNet, OptionA, small_networks
+from .moving import GroupShuffle, Shuffle, exact_networks
+from .nets import LeNet, OptionA, PreAct, small_networks
 
 NETWORKS = {**small_networks(), **exact_networks()}
 
@@ -34,7 +35,7 @@ class Masked(fx.Interpreter):
             return value
         axis = self.architecture.axis(name) + 1
         mask = torch.zeros(value.shape[axis], dtype=value.dtype)
-        mask[self.keep[name]] = 1
+        mask[self.keep[name].channels] = 1
         return value * mask.view(-1, *[1] * (value.ndim - 1 - axis))
 
 
@@ -88,6 +89,39 @@ def test_a_student_is_the_teacher_without_the_other_channels(name, operations, t
         check_student(teacher, architecture, space, edits, scores, images)
 
 
+@pytest.mark.parametrize(("make", "groups"), [(Shuffle, 2), (GroupShuffle, 3)])
+def test_behind_a_shuffle_channels_are_where_the_shuffle_has_put_them(make, groups):
+    architecture = trace(make(), (3, 16, 16))
+    space = SearchSpace(architecture, operations=("shrink",), budget={"params": 0.5})
+
+    def shuffled(labels):
+        return F.channel_shuffle(torch.as_tensor(labels)[None, :, None, None], groups).flatten()
+
+    checked = 0
+    for seed, edits in enumerate(space.sample(3, seed=0)):
+        student = space.apply(edits)
+        keep = keep_sets(student, architecture, random_scores(architecture, seed))
+        for layer in student.layers:
+            theirs = architecture[layer.name]
+            before = keep[layer.inputs[0][0]].channels if layer.inputs else None
+            found = keep[layer.name]
+            if layer.op == "channel_shuffle":
+                held = shuffled(before).numpy()
+                known = held >= 0
+                places = shuffled(np.arange(theirs.shape[0])).numpy()[found.channels]
+                assert np.array_equal(places[known], held[known])
+            elif layer.op == "slice" and (before != np.sort(before)).any():
+                held = before[layer.attrs["start"] : layer.attrs["stop"]]
+                known = (held >= theirs.attrs["start"]) & (held < theirs.attrs["stop"])
+                assert np.array_equal(found.channels[known] + theirs.attrs["start"], held[known])
+            else:
+                continue
+            assert np.array_equal(found.channels >= 0, known)
+            assert found.total == theirs.shape[0]
+            checked += 1
+    assert checked >= 3
+
+
 def test_without_scores_the_first_channels_of_every_variable_are_kept(trained):
     teacher = trained(OptionA()).double().eval()
     architecture = trace(teacher, (3, 16, 16))
@@ -98,7 +132,7 @@ def test_without_scores_the_first_channels_of_every_variable_are_kept(trained):
     edits = Edits(widths=tuple(2 for _ in space.groups))
     keep = keep_sets(space.apply(edits), architecture)
     # 4 zero channels, the stem's 8, 4 zero channels: two of each are kept
-    assert keep["blocks.1.conv2"].tolist() == [0, 1, 4, 5, 12, 13]
+    assert keep["blocks.1.conv2"].channels.tolist() == [0, 1, 4, 5, 12, 13]
 
 
 def test_every_group_of_a_grouped_convolution_keeps_its_own_best():
@@ -124,19 +158,18 @@ def test_networks_whose_groups_share_a_width_rank_each_variable_for_itself():
     for place, channels in zip(free, best, strict=True):
         scores[place][list(channels)] = 1
     keep = keep_sets(student, architecture, scores)
-    assert [tuple(keep[name].tolist()) for name in "012"] == best
+    assert [tuple(keep[name].channels.tolist()) for name in "012"] == best
 
 
 def test_the_widths_of_a_student_are_read_from_its_layers():
-    for make, shape in small_networks().values():
+    for name in ("option_a", "padded", "densenet", "multiplied"):
+        make, shape = small_networks()[name]
         architecture = trace(make(), shape)
         space = SearchSpace(architecture)
-        group_of = group_channels(space_analysis := analyse(architecture)).group_of
+        group_of = group_channels(analysis := analyse(architecture)).group_of
         for edits in space.sample(3, seed=1):
-            found = variable_widths(space.apply(edits), architecture, space_analysis)
-            for width, group, variable in zip(
-                found, group_of, space_analysis.variables, strict=True
-            ):
+            found = variable_widths(space.apply(edits), architecture, analysis)
+            for width, group, variable in zip(found, group_of, analysis.variables, strict=True):
                 assert width == (variable.size if group < 0 else edits.widths[group])
 
 
@@ -152,3 +185,10 @@ def test_a_list_of_the_wrong_length_is_refused():
     architecture = trace(teacher, (3, 16, 16))
     with pytest.raises(WeightsError, match="keep lists 2 channels for layer 'conv1', which has 6"):
         build(architecture, inherit_from=teacher, keep={"conv1": [0, 1]})
+
+
+def test_a_network_of_other_layers_is_refused_as_ever():
+    teacher, stranger = PreAct(), trace(LeNet(), (3, 16, 16))
+    ranking = ChannelRanking(trace(teacher, (3, 16, 16)))
+    with pytest.raises(WeightsError, match=r"have no '(conv1.bias|conv2.bias|fc1.weight)'"):
+        build(stranger, inherit_from=teacher, keep=ranking.keep(stranger))

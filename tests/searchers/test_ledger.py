@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from raysearch.architecture import SearchSpace
 from raysearch.architecture.edits import Edits
+from raysearch.models import load_teacher, trace
 from searchers.algorithm import Exhausted, Observation, Proposal
+from searchers.evolution import EvolutionAlgorithm
+from searchers.gp import GPAlgorithm
 from searchers.ledger import Ledger
+from searchers.optuna import TPEAlgorithm
 from searchers.state import dump_state, load_state
 
 
@@ -100,3 +105,32 @@ def test_an_observation_survives_json():
     observation = Observation("text", 0.5, 0.25, "stopped", (0.1, 0.5), {"loss": 2.0}, {"a": [1]})
     text = dump_state({"one": observation.to_dict()})
     assert Observation.from_dict(load_state(text)["one"]) == observation
+
+
+class LayerMeter:
+    """A millisecond a layer that computes, and a microsecond a parameter; counts its measurements."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, architecture):
+        self.calls += 1
+        return sum(layer.op == "conv" for layer in architecture.layers) + (
+            architecture.num_params / 1000
+        )
+
+
+@pytest.mark.parametrize("make", [EvolutionAlgorithm, GPAlgorithm, TPEAlgorithm])
+def test_within_a_latency_budget_every_proposal_is_measured_and_few_others(make):
+    shape = (1, 8, 8)
+    teacher = trace(load_teacher("resnet14", num_classes=10, input_shape=shape), shape)
+    meter = LayerMeter()
+    limit = 0.5 * LayerMeter()(teacher)
+    space = SearchSpace(teacher, budget={"latency_ms": limit}, latency=meter)
+    algorithm = make(space, seed=0)
+    before = meter.calls
+    for _ in range(16):
+        proposal = algorithm.ask()
+        assert meter(space.apply(proposal.architecture)) <= limit
+        algorithm.tell(Observation(proposal.architecture, 0.5, 1, "full"))
+    assert meter.calls - before < 16 * 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from raysearch import load_config, prepare
 from raysearch.cluster import TrialResources
+from raysearch.errors import MissingPackageError
 from raysearch.models import build
 from raysearch.models.keep import keep_sets
 from raysearch.models.scores import load_scores, save_scores
@@ -195,6 +197,12 @@ def with_inherit(problem, ranking):
     distill = problem.config.distill.model_copy(update={"inherit": ranking})
     finish = problem.config.finish.model_copy(update={"init": "inherit"})
     return problem.config.model_copy(update={"distill": distill, "finish": finish})
+
+
+def test_a_ranking_that_is_not_possible_is_refused_before_any_training(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    with pytest.raises(MissingPackageError, match=r"distill.inherit: 'pruning' needs"):
+        prepare(load_config({"distill": {"inherit": "pruning"}}))
 
 
 def test_scores_that_a_run_has_left_are_used_again(problem, tmp_path):

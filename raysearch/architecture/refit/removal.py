@@ -1,19 +1,23 @@
 """Removal with refit: any layer that keeps the size of the feature map may go, and its neighbours take the channels that arrive.
 
-Removing a layer makes the channels that it reads and those that it writes one. Where their numbers differ, one side takes the other's:
+Removing a layer makes the channels that it reads and those that it writes one. Where they are not one class already, one side takes the
+other's number:
 
     1. a frozen side gives the number (the network's input and output);
     2. else the side with more producers does (a residual stream);
     3. else the input does, as in N2N.
 
-The action is refused, the layer kept, where a frozen side meets several producers of another number, where the side that must
-change is not one class of channels, or where a grouped convolution does not take the new number. Layers go one after the other, in the
-order of the network; the student is thus a function of the executed actions alone.
+The action is refused, the layer kept, where a frozen side meets several producers, where the side that must change is not one whole
+class of channels, where a grouped convolution does not take the new number, and where it exceeds `MAX_CHANNELS` (in densely
+connected networks the numbers may double from layer to layer). Layers go one after the other, in the order of the
+network; the student is thus a function of the executed actions alone.
+
+Notation: V channel variables of the network; after some removals a variable's number of channels is a sum of others'.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -25,6 +29,8 @@ from raysearch.architecture.groups import channel_map, group_channels
 from raysearch.architecture.refit.rules import Refit, Rules, may_remove
 from raysearch.architecture.variables import Blocks
 from raysearch.errors import InvalidArchitecture
+
+MAX_CHANNELS = 2**16
 
 
 def remove_layers(
@@ -41,132 +47,129 @@ def remove_layers(
         The student and which layers were removed: a subset of `remove`.
 
     Raises:
-        InvalidArchitecture: `remove` has another length, or is not boolean.
+        InvalidArchitecture: `remove` has another length, or is not boolean; or the channels of this network cannot be followed.
     """
     asked = np.asarray(remove)
     if asked.shape != (len(network.layers),) or asked.dtype != bool:
         raise InvalidArchitecture(
             f"remove has shape {asked.shape} and type {asked.dtype}: give a boolean for each of {len(network.layers)} layers"
         )
-    removal = _Removal(network)
+    analysis = analyse(network)
+    sizes = _Sizes(analysis)
+    executed = np.zeros(len(asked), bool)
     for place in np.flatnonzero(asked & may_remove(network, rules or Rules())).tolist():
-        removal.try_to_remove(place)
-    return Refit(network, removal.finish(), removal.executed)
-
-
-class _Removal:
-    """The state between two removals.
-
-    Attributes:
-        student: the network so far, without the layers in `pending`.
-        pending: layers that go without changing any number of channels, taken out with the next one that does.
-        executed: [L] bool.
-    """
-
-    def __init__(self, network: Architecture) -> None:
-        self.student = network
-        self.analysis = analyse(network)
-        self.pending: set[int] = set()
-        self.executed = np.zeros(len(network.layers), bool)
-
-    def try_to_remove(self, place: int) -> None:
-        into, out = self.analysis.inputs[place], self.analysis.outputs[place]
-        if into != out:
-            sizes = meeting_sizes(self.analysis, into, out)
-            student = None if sizes is None else self.resized({*self.pending, place}, sizes)
-            if student is None:
-                return
-            self.student, self.analysis, self.pending = student, analyse(student), set()
-        else:
-            self.pending.add(place)
-        self.executed[place] = True
-
-    def finish(self) -> Architecture:
-        if self.pending:
-            student = self.resized(self.pending, {})
-            assert student is not None, "removing layers that keep their shape is always legal"
-            self.student, self.pending = student, set()
-        return self.student
-
-    def resized(self, remove: set[int], sizes: dict[int, int]) -> Architecture | None:
-        """The student without some layers and with other sizes of channel variables; None where it is not a network."""
-        student = with_sizes(self.student, self.analysis, sizes, remove)
-        try:
-            shapes = infer_shapes(student)
-        except InvalidArchitecture:
-            return None
-        stated = tuple(layer.shape for layer in student.layers)
-        same = student[student.output].shape == self.student[self.student.output].shape
-        return student if shapes == stated and same else None
+        into, out = analysis.inputs[place], analysis.outputs[place]
+        executed[place] = sizes.join(into, out, network.layers[place].name)
+    student = with_sizes(
+        network, analysis, dict(enumerate(sizes.now().tolist())), np.flatnonzero(executed).tolist()
+    )
+    return Refit(network, student, executed)
 
 
 def with_sizes(
     network: Architecture,
     analysis: ChannelAnalysis,
-    sizes: dict[int, int],
-    remove: set[int] | frozenset[int] = frozenset(),
+    sizes: Mapping[int, int],
+    remove: Iterable[int] = (),
 ) -> Architecture:
-    """A network with other sizes of some free channel variables and without some layers."""
+    """A network with other sizes of some free channel variables and without some layers.
+
+    Raises:
+        InvalidArchitecture: what the analysis says of some layer's channels is not what its operation does.
+    """
     grouping = group_channels(analysis)
     widths = [group.size for group in grouping.free]
     for variable, size in sizes.items():
-        widths[grouping.group_of[variable]] = size
-    return apply_edits(network, channel_map(network, analysis, grouping), remove, widths, ())
+        if grouping.group_of[variable] >= 0:
+            widths[grouping.group_of[variable]] = size
+    channels = channel_map(network, analysis, grouping)
+    student = apply_edits(network, channels, frozenset(remove), widths, ())
+    if infer_shapes(student) != tuple(layer.shape for layer in student.layers):
+        raise InvalidArchitecture("the channels of this network cannot be followed")
+    return student
 
 
-def meeting_sizes(analysis: ChannelAnalysis, into: Blocks, out: Blocks) -> dict[int, int] | None:
-    """The variables that change so that two channel axes have one length, with their new sizes; None where that is refused."""
-    pairs = [(into, out)]
-    if len(into) == len(out) and all(a[1] == b[1] for a, b in zip(into, out, strict=True)):
-        pairs = [((a,), (b,)) for a, b in zip(into, out, strict=True)]
-    sizes: dict[int, int] = {}
-    kept: set[int] = set()
-    for left, right in pairs:
-        if left == right or _length(analysis, left) == _length(analysis, right):
-            kept |= {variable for variable, _ in (*left, *right)}
-            continue
-        sides = _winner_and_loser(analysis, left, right)
-        if sides is None:
-            return None
-        winner, loser = sides
-        size = _new_size(analysis, winner, loser)
-        variable = loser[0][0]
-        if size is None or sizes.setdefault(variable, size) != size:
-            return None
-        kept |= {number for number, _ in winner}
-    return None if kept & set(sizes) else sizes
+class _Sizes:
+    """The numbers of channels between removals.
 
+    Attributes:
+        forms: [V, V] int64; variable v has forms[v] @ sizes channels. A variable that took the number of others has no column.
+        sizes: [V] int64, the network's own.
+        producers: for each variable the layers that still make its channels.
+    """
 
-def _winner_and_loser(
-    analysis: ChannelAnalysis, into: Blocks, out: Blocks
-) -> tuple[Blocks, Blocks] | None:
-    frozen = [_is_frozen(analysis, blocks) for blocks in (into, out)]
-    count = [_num_producers(analysis, blocks) for blocks in (into, out)]
-    if any(frozen):
-        loser = 0 if frozen[1] else 1
-        if all(frozen) or count[loser] > 1:
-            return None
-        return (out, into) if loser == 0 else (into, out)
-    return (out, into) if count[1] > count[0] else (into, out)
+    def __init__(self, analysis: ChannelAnalysis) -> None:
+        variables = analysis.variables
+        self.forms = np.eye(len(variables), dtype=np.int64)
+        self.sizes = np.array([variable.size for variable in variables], np.int64)
+        self.divisors = np.array([variable.divisor for variable in variables], np.int64)
+        self.frozen = np.array([bool(variable.frozen) for variable in variables])
+        self.producers = [set(variable.producers) for variable in variables]
 
+    def now(self) -> np.ndarray:
+        """The number of channels of every variable: [V] int64."""
+        return self.forms @ self.sizes
 
-def _new_size(analysis: ChannelAnalysis, winner: Blocks, loser: Blocks) -> int | None:
-    """What the one variable of the loser becomes."""
-    if len(loser) != 1:
-        return None
-    variable, multiplicity = loser[0]
-    size, rest = divmod(_length(analysis, winner), multiplicity)
-    divides = not rest and size % analysis.variables[variable].divisor == 0
-    return size if size and divides else None
+    def join(self, into: Blocks, out: Blocks, layer: str) -> bool:
+        """Makes what a layer reads and writes one; False, and nothing changed, where that is refused."""
+        pairs = [(into, out)]
+        if len(into) == len(out) and all(a[1] == b[1] for a, b in zip(into, out, strict=True)):
+            pairs = [((a,), (b,)) for a, b in zip(into, out, strict=True)]
+        before = self.forms
+        taken: list[tuple[int, np.ndarray]] = []
+        for left, right in pairs:
+            choice = self.choose(self.form(left), self.form(right))
+            if choice is None or (choice and not self.substitute(*choice)):
+                self.forms = before
+                return False
+            taken += [choice] if choice else []
+        for variable, winner in taken:
+            self.hand_over(variable, winner)
+        for names in self.producers if taken else ():
+            names.discard(layer)
+        return True
 
+    def form(self, blocks: Blocks) -> np.ndarray:
+        """The number of channels of an axis as a form: [V] int64."""
+        total = np.zeros(len(self.sizes), np.int64)
+        for variable, multiplicity in blocks:
+            total += multiplicity * self.forms[variable]
+        return total
 
-def _length(analysis: ChannelAnalysis, blocks: Blocks) -> int:
-    return sum(analysis.variables[variable].size * m for variable, m in blocks)
+    def choose(
+        self, into: np.ndarray, out: np.ndarray
+    ) -> tuple[int, np.ndarray] | tuple[()] | None:
+        """The variable that changes and the form that it takes; () where nothing must, None where that is refused."""
+        if np.array_equal(into, out):
+            return ()
+        frozen = [bool(self.frozen[form > 0].any()) for form in (into, out)]
+        count = [self.num_producers(form) for form in (into, out)]
+        if any(frozen):
+            loses = out if frozen[0] else into
+            if all(frozen) or count[1 if frozen[0] else 0] > 1:
+                return None
+        else:
+            loses = into if count[1] > count[0] else out
+        wins = into if loses is out else out
+        variable = int(loses.argmax())
+        alone = loses.sum() == 1 and not wins[variable]
+        return (variable, wins) if alone else None
 
+    def num_producers(self, form: np.ndarray) -> int:
+        return len(set().union(*(self.producers[v] for v in np.flatnonzero(form))))
 
-def _is_frozen(analysis: ChannelAnalysis, blocks: Blocks) -> bool:
-    return any(analysis.variables[variable].frozen for variable, _ in blocks)
+    def substitute(self, variable: int, form: np.ndarray) -> bool:
+        """Gives a variable the number of others; False where some number would not be legal."""
+        forms = self.forms + np.outer(self.forms[:, variable], form)
+        forms[:, variable] = 0
+        new = forms @ self.sizes  # no more than MAX_CHANNELS times what the network has
+        illegal = (new % self.divisors != 0) | (new > MAX_CHANNELS)
+        if (illegal & (new != self.now())).any():
+            return False
+        self.forms = forms
+        return True
 
-
-def _num_producers(analysis: ChannelAnalysis, blocks: Blocks) -> int:
-    return len({name for v, _ in blocks for name in analysis.variables[v].producers})
+    def hand_over(self, variable: int, form: np.ndarray) -> None:
+        """The producers of a variable now make the channels that it took."""
+        for other in np.flatnonzero(form):
+            self.producers[other] |= self.producers[variable]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysearch.architecture.axes import other_axes
 from raysearch.architecture.channels import ChannelAnalysis, analyse
 from raysearch.architecture.encoding import layer_type
 from raysearch.architecture.graph import Architecture, Layer
@@ -121,8 +122,10 @@ def keeps_size(network: Architecture, layer: Layer) -> bool:
     """A layer that removal understands: one input slot, one size of feature map, and not the output."""
     if layer.op not in REMOVABLE_OPS or len(layer.inputs) != 1 or layer.name == network.output:
         return False
-    into = network[layer.inputs[0][0]].shape
-    return len(into) == len(layer.shape) and into[1:] == layer.shape[1:]
+    source, axis = layer.inputs[0][0], network.axis(layer.name)
+    into = network[source].shape
+    same_axis = len(into) == len(layer.shape) and network.axis(source) == axis
+    return same_axis and other_axes(into, axis) == other_axes(layer.shape, axis)
 
 
 def has_window(layer: Layer) -> bool:

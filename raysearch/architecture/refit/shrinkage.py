@@ -6,8 +6,8 @@
 * Padding: p' = int(p a), on layers that all paths lead through. There, too, a kernel may shrink that is not padded enough to keep the
   size. The shapes behind such a layer are inferred again, and a linear layer is bound to the features that arrive.
 
-What would not make a network is refused: the factor counts as 1. So is any change of size on one of several parallel paths, and of what a
-layer reads that does not take it (a pad or a pool beside a join that rounds otherwise).
+What would not make a network is refused, and the factor counts as 1: a change of size on one of several parallel paths, or one that some
+layer behind does not take (paths that round differently, a slice of a map), and another window where two layers share the weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from raysearch.architecture.channels import analyse
-from raysearch.architecture.checks import infer_shapes
+from raysearch.architecture.checks import check_shared, infer_shapes
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import OPS, Shape
 from raysearch.architecture.paths import cut_vertices
@@ -90,18 +90,18 @@ def _shrink_filters(
 ) -> Architecture:
     """The network with fewer channels; writes the factors that count into `executed` [L]."""
     analysis = analyse(network)
+    deciding = deciding_producers(network, analysis, rules)
     sizes: dict[int, int] = {}
-    for number, first in enumerate(deciding_producers(network, analysis, rules)):
+    for number, first in enumerate(deciding):
         if first is None:
             continue
         variable, factor = analysis.variables[number], asked[network.index[first]]
         sizes[number] = _fewer(variable.size, variable.divisor, factor, rules.min_channels)
     student = with_sizes(network, analysis, sizes)
-    if infer_shapes(student) != tuple(layer.shape for layer in student.layers):
-        raise InvalidArchitecture("the channels of this network cannot be followed")
-    for number, first in enumerate(deciding_producers(network, analysis, rules)):
-        for name in analysis.variables[number].producers if first else ():
-            executed[network.index[name]] = asked[network.index[first]]
+    for number, first in enumerate(deciding):
+        if first is not None:
+            for name in analysis.variables[number].producers:
+                executed[network.index[name]] = asked[network.index[first]]
     return student
 
 
@@ -129,6 +129,7 @@ def _with_window(
     student = Architecture(network.input_shape, layers, network.output)
     try:
         shapes = [network[slot[0]].shape for slot in layer.inputs]
+        check_shared(layers)
         if OPS[layer.op].out_shape(changed.attrs, shapes) == layer.shape:
             return student
         return _reshaped(student) if free else None
@@ -176,8 +177,8 @@ def _reshaped(network: Architecture) -> Architecture:
         arriving = [shapes[slot[0]] for slot in layer.inputs]
         if layer.op == "input":
             arriving = [network.input_shape]
-        if layer.op == "linear" and len(layer.shape) == len(arriving[0]) == 1:
-            layer = replace(layer, attrs={**layer.attrs, "in_features": arriving[0][0]})
+        if arriving[0] != _arrived(network, layer):
+            layer = replace(layer, attrs={**layer.attrs, **_rebound(network, layer, arriving[0])})
         shape = OPS[layer.op].out_shape(layer.attrs, arriving)
         if shape != layer.shape:
             layer = replace(layer, shape=shape)
@@ -185,6 +186,25 @@ def _reshaped(network: Architecture) -> Architecture:
         layers.append(layer)
     student = Architecture(network.input_shape, tuple(layers), network.output)
     infer_shapes(student)
+    check_shared(layers)
     if student[student.output].shape != network[network.output].shape:
         raise InvalidArchitecture("the output would have another shape")
     return student
+
+
+def _arrived(network: Architecture, layer: Layer) -> Shape:
+    return network[layer.inputs[0][0]].shape if layer.inputs else network.input_shape
+
+
+def _rebound(network: Architecture, layer: Layer, arriving: Shape) -> dict[str, int]:
+    """The attributes that say what size arrives: a linear layer's features, the end of a slice that reaches to the end."""
+    before = _arrived(network, layer)
+    if layer.op == "linear" and len(arriving) == 1:
+        return {"in_features": arriving[0]}
+    if layer.op == "slice":
+        dim = layer.attrs["dim"]
+        if layer.attrs["stop"] == before[dim]:
+            return {"stop": arriving[dim]}
+        if arriving[dim] != before[dim]:
+            raise InvalidArchitecture(f"{layer.name} takes a part of a map that has another size")
+    return {}

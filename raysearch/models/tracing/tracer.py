@@ -10,17 +10,27 @@ from torch import nn
 
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.ops import Shape
-from raysearch.errors import InvalidArchitecture, TraceError, UnsupportedTeacher
+from raysearch.errors import InvalidArchitecture, TraceError, UnsupportedTeacher, WeightsError
 from raysearch.models.build import build
+from raysearch.models.tracing.cache import keep_trace, read_trace
 from raysearch.models.tracing.canonicalise import canonicalise
 from raysearch.models.tracing.capture import capture, evaluation, example, select
+from raysearch.models.tracing.identity import trace_key
+from raysearch.models.tracing.strides import mark_copies
+from raysearch.models.weights import misfits
 from raysearch.models.wrappers import unwrap
 
 _CHECKED_BATCHES = (2, 5)
+_CHECKED_AGAIN = (3,)
+"""A graph that was kept is proved on this alone: that it is this module's is known from its key."""
 
 
 def trace(
-    module: nn.Module, input_shape: Sequence[int], *, output_index: int | str | None = None
+    module: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    output_index: int | str | None = None,
+    cache: bool = True,
 ) -> Architecture:
     """Captures a teacher as it computes in evaluation mode.
 
@@ -32,6 +42,8 @@ def trace(
         module: the teacher; takes one tensor [B, *input_shape] and returns logits [B, K].
         input_shape: the shape of one input, without the batch.
         output_index: which output holds the logits where the teacher returns a tuple, list or dict.
+        cache: the same module with the same weights is captured once and then read from the user's cache folder, and proved
+            on numbers again; False: neither read nor kept.
 
     Raises:
         TraceError: the teacher rejects the input, has several outputs, or returns no tensor.
@@ -43,9 +55,31 @@ def trace(
     shape = _checked_shape(input_shape)
     teacher = unwrap(module)
     with evaluation(teacher):
+        key = trace_key(teacher, shape, output_index) if cache else None
+        kept = _kept(key, teacher, shape, output_index)
+        if kept is not None:
+            return kept
         captured = capture(teacher, shape, output_index)
-        architecture = canonicalise(captured, teacher, shape)
-        _prove(architecture, teacher, output_index)
+        architecture = mark_copies(canonicalise(captured, teacher, shape))
+        _prove(architecture, teacher, output_index, _CHECKED_BATCHES)
+    if key is not None:
+        keep_trace(key, architecture)
+    return architecture
+
+
+def _kept(
+    key: str | None, teacher: nn.Module, shape: Shape, output_index: int | str | None
+) -> Architecture | None:
+    """The graph of an earlier capture, where it still gives the teacher's logits."""
+    architecture = read_trace(key) if key is not None else None
+    if architecture is None or architecture.input_shape != shape:
+        return None
+    if any(found is not None for _, found, _ in misfits(architecture, teacher.state_dict())):
+        return None
+    try:
+        _prove(architecture, teacher, output_index, _CHECKED_AGAIN)
+    except (TraceError, WeightsError):  # a capture says what is wrong, or mends it
+        return None
     return architecture
 
 
@@ -61,13 +95,18 @@ def _checked_shape(input_shape: Sequence[int]) -> Shape:
     return shape
 
 
-def _prove(architecture: Architecture, teacher: nn.Module, output_index: int | str | None) -> None:
+def _prove(
+    architecture: Architecture,
+    teacher: nn.Module,
+    output_index: int | str | None,
+    batches: Sequence[int],
+) -> None:
     """The rebuilt network must give the teacher's own logits, bit for bit (on a CPU)."""
     try:
         rebuilt = build(architecture, inherit_from=teacher).eval()
     except InvalidArchitecture as error:
         raise UnsupportedTeacher(f"{type(teacher).__name__} cannot be rebuilt: {error}") from error
-    for batch in _CHECKED_BATCHES:
+    for batch in batches:
         images = example(teacher, architecture.input_shape, batch)
         expected = select(
             teacher(images.clone()), output_index

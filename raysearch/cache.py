@@ -1,4 +1,4 @@
-"""The user's cache folder: downloaded data sets and trained teachers."""
+"""The user's cache folder: downloaded data sets, trained teachers, traced graphs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where downloads and trained teachers are kept; the folder need not exist yet.
+    """Where downloads, trained teachers and traced graphs are kept; the folder need not exist yet.
 
     `RAYSEARCH_CACHE` wins, then `XDG_CACHE_HOME/raysearch`, then `~/.cache/raysearch`.
     """

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raysearch.data.cache import cache_folder
+from raysearch.cache import cache_folder
 
 
 def test_the_own_variable_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,12 +14,12 @@ def test_the_own_variable_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_desktop_standard_comes_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAYSEARCH_CACHE")
+    monkeypatch.delenv("RAYSEARCH_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere/shared")
     assert cache_folder() == Path("/somewhere/shared/raysearch")
 
 
 def test_the_home_folder_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAYSEARCH_CACHE")
+    monkeypatch.delenv("RAYSEARCH_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert cache_folder() == Path.home() / ".cache" / "raysearch"

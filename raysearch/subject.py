@@ -1,0 +1,123 @@
+"""What is compressed: data, teacher, graph and space, as the configuration names them. No method, no training, no Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from raysearch.architecture import Architecture, SearchSpace
+from raysearch.config import Config
+from raysearch.data import DataSet, from_arrays, load_data
+from raysearch.errors import DataError, InputError
+from raysearch.models import build, check_forward, load_teacher, trace
+from raysearch.models.latency import LatencyMeter
+
+ArrayPair = tuple[Any, Any]
+
+
+def load_data_set(
+    config: Config, arrays: tuple[ArrayPair, ArrayPair | None] | None = None
+) -> DataSet:
+    """The configured data set, or the arrays that take its place; raises DataError."""
+    options = config.data
+    common: dict[str, Any] = {
+        "validation": options.validation,
+        "augment": options.augment,
+        "seed": config.run.seed,
+    }
+    if arrays is not None:
+        return from_arrays(*arrays, mode=options.mode, resize=options.resize, **common)
+    return load_data(
+        options.name, path=options.path, mode=options.mode, resize=options.resize, **common
+    )
+
+
+def input_shape(config: Config, data: DataSet) -> tuple[int, ...]:
+    """The shape of one input; raises DataError where the configured one is not the data's."""
+    asked = config.teacher.input_shape
+    if asked is not None and tuple(asked) != tuple(data.shape):
+        raise DataError(
+            f"teacher.input_shape: {asked}, but images of {data.name!r} are {list(data.shape)}; "
+            "use data.resize or data.mode, or leave teacher.input_shape out"
+        )
+    return tuple(data.shape)
+
+
+def load_graph(
+    config: Config,
+    num_classes: int | None,
+    shape: tuple[int, ...],
+    teacher: nn.Module | None = None,
+) -> tuple[nn.Module, Architecture]:
+    """The teacher in evaluation mode, and its graph; of several outputs only the logits are left.
+
+    Args:
+        num_classes: of the data; None: what the network has by default.
+        shape: of one input.
+        teacher: a module that takes the place of `teacher.model`.
+
+    Raises:
+        InputError: one sentence that names the teacher and what is wrong with it.
+    """
+    index = config.teacher.output_index
+    name = config.teacher.model if teacher is None else type(teacher).__name__
+    try:
+        module = teacher or _load_teacher(config, num_classes, shape)
+        check_forward(module, shape, num_classes, index)
+        architecture = trace(module, shape, output_index=index)
+        if index is not None:  # from here on the teacher has one output, the same bit for bit
+            module = build(architecture, inherit_from=module)
+    except InputError as error:
+        text = str(error)
+        if name not in text and "teacher.weights" not in text:
+            text = f"teacher.model {name!r}: {text}"
+        raise type(error)(text.replace(" output_index", " teacher.output_index")) from error
+    return module.eval(), architecture
+
+
+def _load_teacher(config: Config, num_classes: int | None, shape: tuple[int, ...]) -> nn.Module:
+    """The configured teacher; one without weights is initialised from the run's seed."""
+    weights = config.teacher.weights
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        return load_teacher(
+            config.teacher.model,
+            num_classes=num_classes,
+            input_shape=shape,
+            weights=Path(weights) if weights else None,
+            output_index=config.teacher.output_index,
+        )
+
+
+def space_arguments(config: Config) -> dict[str, Any]:
+    """Keyword arguments of `SearchSpace`, the budget left out."""
+    space = config.space
+    return {
+        "operations": tuple(space.operations),
+        "grouping": space.grouping,
+        "divisor": space.divisor,
+        "min_channels": space.min_channels,
+    }
+
+
+def make_space(
+    config: Config, architecture: Architecture, measured: Path | None = None
+) -> SearchSpace:
+    """The students of a teacher within the configured budget; raises BudgetError where there are none.
+
+    Args:
+        measured: a file of earlier measurements of latency, which later ones are added to.
+    """
+    budget = config.limits
+    meter = LatencyMeter(latency_device(config), measured) if "latency_ms" in budget else None
+    return SearchSpace(
+        architecture, **space_arguments(config), budget=budget or None, latency=meter
+    )
+
+
+def latency_device(config: Config) -> str:
+    """Where latency is measured: `resources.device`, "auto" being CUDA where this machine has it."""
+    return "cuda" if torch.cuda.is_available() and config.resources.device != "cpu" else "cpu"

@@ -1,0 +1,56 @@
+"""A1, A2: torchvision's networks are captured without opaque operations, and ESNAC's networks have the published numbers."""
+
+import pytest
+import torch
+
+from raysearch.architecture import Architecture, SearchSpace
+from raysearch.architecture.view import view
+from raysearch.models import build, load_teacher, trace
+from tests.acceptance.conftest import randomise
+
+# the others of the twelve run in benchmarks/zoo.py
+TORCHVISION = ("resnet18", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5")
+SHAPE = (3, 64, 64)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_a_torchvision_network_is_captured_whole_and_bit_for_bit(name):
+    teacher = load_teacher(f"torchvision:{name}", num_classes=10, input_shape=SHAPE)
+    teacher = randomise(teacher)
+    architecture = trace(teacher, SHAPE)
+    assert [layer.name for layer in architecture.layers if layer.op == "opaque"] == []
+    rebuilt = build(architecture, inherit_from=teacher).eval()
+    with torch.no_grad():
+        for batch in (2, 5):
+            images = torch.randn(batch, *SHAPE)
+            assert torch.equal(rebuilt(images), teacher(images))
+    again = Architecture.from_json(architecture.to_json())
+    assert again == architecture
+    assert again.to_json() == architecture.to_json()
+    assert set(rebuilt.state_dict()) <= set(teacher.state_dict())
+
+
+# layers, edges, removable layers, parameters, skip pairs (existing edges, which ESNAC's code draws too, included)
+ESNAC = {
+    "resnet18": (60, 67, 50, 11_220_132, 465),
+    "resnet34": (108, 123, 98, 21_328_292, 1605),
+    "vgg19": (55, 54, 44, 20_086_692, 294),
+}
+
+
+@pytest.mark.parametrize("name", list(ESNAC))
+def test_esnac_networks_have_the_published_numbers(name):
+    shape = (3, 32, 32)
+    teacher = trace(load_teacher(name, num_classes=100, input_shape=shape), shape)
+    space = SearchSpace(teacher, grouping="by_size", divisor=1)
+    seen = view(teacher)
+    pairs = len(space.skip_pairs) + len(seen.edges)
+    assert (
+        len(seen.listed),
+        len(seen.edges),
+        len(space.removable),
+        teacher.num_params,
+        pairs,
+    ) == ESNAC[name]
+    assert [group.size for group in space.groups] == [64, 128, 256, 512]
+    assert space.encode(space.sample(3, seed=0)).shape == (3, ESNAC[name][0], 10 + 6 + 2 * 128)

@@ -1,0 +1,61 @@
+"""Who comes first among the finalists."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+
+from raysearch.finish import Finalist, rank
+from raysearch.stages import Candidate
+
+
+def finalist(name, accuracy, loss=0.1, value=0.0):
+    record = {"accuracy": accuracy, "loss": loss, "value": value}
+    return Finalist(Candidate(name, name, "search"), record)
+
+
+def problem(objective, size="params"):
+    """Students cost what their names say: "PARAMS/MACS"."""
+
+    def apply(name):
+        params, macs = map(int, name.split("/"))
+        return SimpleNamespace(num_params=params, macs=macs)
+
+    return SimpleNamespace(space=SimpleNamespace(apply=apply), objective=objective, size=size)
+
+
+def order(finalists, *args):
+    ranked = sorted(finalists, key=partial(rank, *args))
+    return [one.candidate.architecture for one in ranked]
+
+
+FINALISTS = [
+    finalist("50/9", 0.99),
+    finalist("20/8", 0.95),
+    finalist("30/7", 0.96),
+    finalist("10/1", 0.90),
+    finalist("5/2", 0.94),
+]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ("params", ["20/8", "30/7", "50/9", "5/2", "10/1"]),
+        ("macs", ["30/7", "20/8", "50/9", "5/2", "10/1"]),
+    ],
+)
+def test_with_a_floor_the_smallest_that_reaches_it_comes_first_then_the_most_accurate(
+    size, expected
+):
+    assert order(FINALISTS, problem("smallest", size), 0.95) == expected
+
+
+def test_within_a_budget_accuracy_counts_and_then_the_lower_loss():
+    tied = [*FINALISTS, finalist("1/1", 0.99, loss=0.05)]
+    assert order(tied, problem("accuracy"), None)[:3] == ["1/1", "50/9", "30/7"]
+
+
+def test_without_a_budget_the_reward_counts():
+    rewarded = [finalist("1/1", 0.9, value=0.3), finalist("2/2", 0.8, value=0.5)]
+    assert order(rewarded, problem("f"), None) == ["2/2", "1/1"]
