@@ -103,6 +103,11 @@ def _shapes(value: Any) -> str:
     return "" if right else "a list of shapes"
 
 
+def _factors(value: Any) -> str:
+    right = isinstance(value, list) and not any(_number(1e-6, 1e6)(factor) for factor in value)
+    return "" if right else "a list of factors"
+
+
 _CONV: Mapping[str, _Rule] = {
     "in_channels": _int(1),
     "out_channels": _int(1),
@@ -149,11 +154,18 @@ RULES: Mapping[str, Mapping[str, _Rule]] = {
         "end": _int(0),
         "dim": _int(0),
         "sizes": _ints(-1),
+        "contiguous": _bool,
     },
     "permute": {"dims": _ints(0), "contiguous": _bool},
     "channel_shuffle": {"groups": _int(1)},
     "pad": {"pads": _ints(-MAX_INT), "mode": _word, "value": _constant},
     "softmax": {"dim": _int(0), "log": _bool},
+    "resize": {
+        "fn": _one_of("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear"),
+        "size": _ints(1),
+        "scale": _optional(_factors),
+        "align_corners": _optional(_bool),
+    },
     "group_norm": {
         "groups": _int(1),
         "num_channels": _int(1),
@@ -169,6 +181,12 @@ RULES: Mapping[str, Mapping[str, _Rule]] = {
     },
     "layer_norm": {"shape": _ints(1), "eps": _number(0, 1e6), "affine": _bool, "bias": _bool},
     "rms_norm": {"shape": _ints(1), "eps": _optional(_number(0, 1e6)), "affine": _bool},
+    "local_response_norm": {
+        "size": _int(1),
+        "alpha": _number(-1e6, 1e6),
+        "beta": _number(-1e6, 1e6),
+        "k": _number(-1e6, 1e6),
+    },
     "prelu": {"num_parameters": _int(1)},
     "param_binary": {"fn": _word, "shape": _ints(1), "reverse": _bool},
     "opaque": {
@@ -207,7 +225,15 @@ def check_attrs(where: str, op: str, attrs: Attrs, required: Sequence[str]) -> N
 
 
 _NEEDS_AXIS = frozenset(
-    {"batch_norm", "linear", "group_norm", "instance_norm", "prelu", "channel_shuffle"}
+    {
+        "batch_norm",
+        "linear",
+        "group_norm",
+        "instance_norm",
+        "prelu",
+        "channel_shuffle",
+        "local_response_norm",
+    }
 )
 
 
@@ -233,10 +259,12 @@ def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> Non
                 raise InvalidArchitecture(
                     f"{where}: attrs.groups is {attrs['groups']}, which does not divide {key} {attrs[key]}"
                 )
-    if op == "adaptive_pool" and len(attrs["output_size"]) != rank - 1:
-        raise InvalidArchitecture(
-            f"{where}: attrs.output_size has {len(attrs['output_size'])} entries, expected {rank - 1}"
-        )
+    for key in ("output_size", "size", "scale"):
+        sizes = attrs.get(key) if op in ("adaptive_pool", "resize") else None
+        if sizes is not None and len(sizes) != rank - 1:
+            raise InvalidArchitecture(
+                f"{where}: attrs.{key} has {len(sizes)} entries, expected {rank - 1}"
+            )
     if op in _NEEDS_AXIS and rank < 1:
         raise InvalidArchitecture(f"{where}: the input has no axis")
     axes = {

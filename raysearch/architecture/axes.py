@@ -21,8 +21,10 @@ FIRST_AXIS_OPS = frozenset(
         "group_norm",
         "instance_norm",
         "prelu",
+        "local_response_norm",
         "pool",
         "adaptive_pool",
+        "resize",
         "channel_shuffle",
     }
 )

@@ -251,6 +251,7 @@ _RULES: Mapping[str, Callable[[Variables, Site], Blocks]] = {
     "dropout": _same,
     "pool": _same,
     "adaptive_pool": _same,
+    "resize": _same,
     "reduce": _reduce,
     "add": _broadcast,
     "binary": _broadcast,
@@ -263,5 +264,6 @@ _RULES: Mapping[str, Callable[[Variables, Site], Blocks]] = {
     "softmax": _softmax,
     **dict.fromkeys(PARAMETRIC, _same),
     "group_norm": _group_norm,
+    "local_response_norm": _same,
     "opaque": _opaque,
 }

@@ -53,7 +53,9 @@ _TYPE_OF_OP = {
     "conv_transpose": "conv",
     "prelu": "act",
     "param_binary": "scale",
-    **dict.fromkeys(("group_norm", "instance_norm", "layer_norm", "rms_norm"), "norm"),
+    **dict.fromkeys(
+        ("group_norm", "instance_norm", "layer_norm", "rms_norm", "local_response_norm"), "norm"
+    ),
 }
 
 

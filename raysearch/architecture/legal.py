@@ -11,7 +11,16 @@ from raysearch.architecture.parametric import PARAMETRIC
 from raysearch.architecture.view import view
 
 REMOVABLE_OPS = frozenset(
-    {"conv", "linear", "batch_norm", "unary", "dropout", "pool", *PARAMETRIC - {"param_binary"}}
+    {
+        "conv",
+        "linear",
+        "batch_norm",
+        "unary",
+        "dropout",
+        "pool",
+        "local_response_norm",
+        *PARAMETRIC - {"param_binary"},
+    }
 )
 
 _Symbolic = tuple[bytes, int, tuple[int, ...]]

@@ -17,11 +17,12 @@ Attributes by operation
     concat        dim, one slot for each part
     slice         dim, start, stop, step: the places start, start + step, ... below stop of one axis
     reshape       mode: "flatten" makes all axes one; "merge" the axes start..end; "split" replaces axis dim by sizes, of which
-                  one is -1 and follows from the others (so that no channel number stands here)
+                  one is -1 and follows from the others (so that no channel number stands here); contiguous where it copies
     permute       dims (the source of every axis), contiguous (whether the values are copied into the new order)
     channel_shuffle groups: [g * n, ...] -> the transpose of [g, n, ...], as in ShuffleNet
     pad           pads (pairs, last axis first, as in torch.nn.functional.pad), mode, value
     softmax       dim, log
+    resize        fn (mode of interpolation), size (of the output), scale (factors that the coordinates use, or null), align_corners
     identity      (none): a removed layer, or a named sum
     input         (none)
 
@@ -94,6 +95,10 @@ def _pool_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
 
 def _adaptive_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
     return (shapes[0][0], *attrs["output_size"])
+
+
+def _resize_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    return (shapes[0][0], *attrs["size"])
 
 
 def _reduce_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
@@ -265,6 +270,7 @@ OPS: Mapping[str, Op] = {
     "channel_shuffle": Op(_shuffle_shape, ("groups",)),
     "pad": Op(_pad_shape, ("pads", "mode", "value")),
     "softmax": Op(_same, ("dim", "log")),
+    "resize": Op(_resize_shape, ("fn", "size", "scale", "align_corners")),
     "group_norm": Op(
         parametric.group_norm_shape,
         ("groups", "num_channels", "eps", "affine"),
@@ -284,6 +290,7 @@ OPS: Mapping[str, Op] = {
     "rms_norm": Op(
         parametric.layer_norm_shape, ("shape", "eps", "affine"), parametric.rms_norm_params
     ),
+    "local_response_norm": Op(_same, ("size", "alpha", "beta", "k")),
     "prelu": Op(parametric.prelu_shape, ("num_parameters",), parametric.prelu_params),
     "param_binary": Op(
         parametric.param_binary_shape,

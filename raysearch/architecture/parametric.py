@@ -7,6 +7,7 @@ Attributes by operation
     instance_norm   num_features, eps, momentum, affine, track (running statistics, which evaluation uses)
     layer_norm      shape (of the last axes), eps, affine, bias
     rms_norm        shape, eps (null: the precision's), affine
+    local_response_norm size, alpha, beta, k (over neighbouring channels; no parameters)
     prelu           num_parameters (1, or one for each channel)
     param_binary    fn, shape (of the parameter, which broadcasts against the input with its batch axis), reverse (parameter first)
     conv_transpose  as conv, and output_padding

@@ -18,6 +18,7 @@ from raysearch.architecture.ops import OPS
 from raysearch.errors import InvalidArchitecture
 from raysearch.models.calls import Call, function_call, module_call, weighted_call
 from raysearch.models.inherit import Slice, plan
+from raysearch.models.keywords import quote_keywords
 from raysearch.models.programs import Wiring, replay
 from raysearch.models.provenance import Keep
 from raysearch.models.states import (
@@ -67,7 +68,7 @@ def build(
     _load(architecture, root, state, slices)
     if inherit_from is None:
         _load_constants(architecture, root)
-    return fx.GraphModule(root, graph, class_name="Network")
+    return fx.GraphModule(root, quote_keywords(graph), class_name="Network")
 
 
 def _is_complete(

@@ -292,6 +292,15 @@ def _adaptive_pool(layer: Layer) -> Call:
     return Call(f"F.adaptive_{_known(layer, 'kind', _POOLS)}{len(size)}d", (_flat(size),))
 
 
+def _resize(layer: Layer) -> Call:
+    a = layer.attrs
+    size = {"size": tuple(a["size"])} if a["scale"] is None else {"scale_factor": tuple(a["scale"])}
+    kwargs = {key: _flat(value) for key, value in size.items()}
+    kwargs |= {} if a["fn"] == "nearest" else {"mode": a["fn"]}
+    kwargs |= {"align_corners": True} if a["align_corners"] else {}
+    return Call("F.interpolate", kwargs=kwargs)
+
+
 def _reduce(layer: Layer) -> Call:
     a = layer.attrs
     dims = tuple(dim + 1 for dim in a["dims"])
@@ -343,6 +352,8 @@ def _permute(layer: Layer) -> Call:
     return Call("torch.permute", (dims,), method=method)
 
 
+_RESPONSE = {"alpha": 1e-4, "beta": 0.75, "k": 1.0}
+
 _MODULES: Mapping[str, Callable[[Layer], Call]] = {
     "conv": _conv,
     "linear": _linear,
@@ -365,6 +376,7 @@ _FUNCTIONS: Mapping[str, Callable[[Layer], Call]] = {
     "pool": _pool,
     "adaptive_pool": _adaptive_pool,
     "reduce": _reduce,
+    "resize": _resize,
     "concat": _concat,
     "slice": _slice,
     "reshape": _reshape,
@@ -372,5 +384,8 @@ _FUNCTIONS: Mapping[str, Callable[[Layer], Call]] = {
     "channel_shuffle": lambda layer: Call("F.channel_shuffle", (layer.attrs["groups"],)),
     "pad": _pad,
     "softmax": _softmax,
+    "local_response_norm": lambda layer: Call(
+        "F.local_response_norm", (layer.attrs["size"],), _changed(layer.attrs, **_RESPONSE)
+    ),
     "param_binary": lambda layer: Call(_known(layer, "fn", PARAM_BINARY)),
 }

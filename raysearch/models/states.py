@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Mapping
 
 import torch
@@ -111,6 +110,6 @@ def _checked_parts(path: str) -> list[str]:
     """The names on a path; `torch.fx` writes them into code as they stand."""
     parts = path.split(".")
     for part in parts:
-        if not part.isprintable() or set(part) & set('"\\') or keyword.iskeyword(part):
+        if not part.isprintable() or set(part) & set('"\\'):
             raise InvalidArchitecture(f"{part!r} in the name {path!r} cannot name a module")
     return parts

@@ -165,7 +165,6 @@ PLAIN = {"fn": "relu", "args": [], "kwargs": {}}
         ("y", "reduce", {"fn": "load", "dims": [0], "keepdim": True}),
         ("y", "adaptive_pool", {"kind": "x", "output_size": [1]}),
         ('0"), print("', "dropout", {"fn": "dropout", "p": 0.5}),
-        ("a.class", "dropout", {"fn": "dropout", "p": 0.5}),
     ],
 )
 def test_an_architecture_cannot_name_code_that_is_not_in_the_tables(name, op, attrs):

@@ -89,6 +89,8 @@ def pending_step(call: Call, values: Mapping[fx.Node, Value], images: Any, *, mo
         raise call.refuse("is random, so its logits cannot be reproduced")
     if moving:
         _refuse_joined(call, images)
+    if call.name == "copy":
+        return _copied(call, values, images)
     target = _replayed(call)
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
@@ -106,6 +108,18 @@ def pending_step(call: Call, values: Mapping[fx.Node, Value], images: Any, *, mo
     while args and _is_default(target._schema.arguments[len(args) - 1], args[-1]):
         args.pop()
     return Step(target, tuple(args), kwargs, call.node.meta["val"])
+
+
+def _copied(call: Call, values: Mapping[fx.Node, Value], images: Any) -> Step:
+    """What `x.copy_(y)` leaves in x; ATen's own function has no gradient."""
+    there, source = (call.args[name] for name in ("self", "src"))
+    meta = call.node.meta["val"]
+    found = read(source, values, images.shape[0])
+    if source.meta["val"].dtype != meta.dtype:
+        found = Step(
+            torch.ops.aten.to.dtype, (found, meta.dtype), {}, source.meta["val"].to(meta.dtype)
+        )
+    return Step(torch.ops.aten.expand_as.default, (found, values[there]), {}, meta)
 
 
 def _replayed(call: Call) -> torch._ops.OpOverload:

@@ -35,12 +35,6 @@ class Part(nn.Module):
         return self.middle(self, x)
 
 
-def write_slice(_, x):
-    x = x.clone()
-    x[:, :4] = 0
-    return x
-
-
 def write_view(_, x):
     x.flatten(1).relu_()
     return x
@@ -66,7 +60,6 @@ REFUSED = {
     "mean over the batch": (lambda _, x: x - x.mean(0), (), "batch axis"),
     "mean over everything": (lambda _, x: x - x.mean(), (), "batch axis"),
     "mixing the batch": (lambda _, x: x - x.flip(0), (), "aten.flip"),
-    "write into a slice": (write_slice, (), "does not give the teacher's logits"),
     "write into a view": (write_view, (), "does not give the teacher's logits"),
     "a buffer that changes": (write_buffer, (), "'part.mean' during evaluation"),
     "noise": (lambda _, x: x + torch.randn_like(x), (), "aten.randn_like"),

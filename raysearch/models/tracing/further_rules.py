@@ -1,11 +1,13 @@
-"""Rules for operations with parameters along the channels: normalisations, PReLU, transposed convolutions."""
+"""Further rules: normalisations, PReLU, transposed convolutions, interpolation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from raysearch.models.tracing.rules import Call, Draft, Rule, spread, weights
+from torch import fx
+
+from raysearch.models.tracing.rules import Call, Draft, Rule, shape_of, spread, weights
 
 
 def _conv_transpose(call: Call) -> Draft:
@@ -94,12 +96,80 @@ def _prelu(call: Call) -> Draft:
     )
 
 
-PARAMETRIC_RULES: Mapping[str, Rule] = {
+def response_normalised(call: Call) -> Draft | None:
+    """The local response norm that ends in this division; None where it is none.
+
+    torch writes it as x / (k + alpha * mean of x * x over a window of channels) ** beta, the mean by a pooling over an added axis.
+    """
+    images, power = call.args["self"], call.args["other"]
+    added = _source(power, "pow")
+    scaled = _source(added, "add")
+    pooled = _past(_source(scaled, "mul"), ("view", "reshape", "squeeze"))
+    padded = _source(pooled, "avg_pool2d", "avg_pool3d")
+    square = _past(_source(padded, "pad"), ("view", "reshape", "unsqueeze"))
+    if square is None or _name(square) != "mul" or list(square.args) != [images, images]:
+        return None
+    numbers = [node.args[1] for node in (power, added, scaled)]
+    kernel: Any = pooled.args[1]
+    if not all(isinstance(number, int | float) for number in numbers) or max(kernel[1:]) != 1:
+        return None
+    pads: Any = padded.args[1]
+    if list(pads) != [0] * (len(pads) - 2) + [kernel[0] // 2, (kernel[0] - 1) // 2]:
+        return None
+    beta, k, alpha = (float(number) for number in numbers)
+    attrs = {"size": kernel[0], "alpha": alpha, "beta": beta, "k": k}
+    return Draft("local_response_norm", (images,), attrs)
+
+
+def _source(node: Any, *names: str) -> Any:
+    """What a node reads first where it is one of the named calls, else None."""
+    found = isinstance(node, fx.Node) and _name(node) in names
+    return node.args[0] if found else None
+
+
+def _past(node: Any, names: tuple[str, ...]) -> Any:
+    """The first node upwards that is none of the named calls."""
+    while isinstance(node, fx.Node) and _name(node) in names:
+        node = node.args[0]
+    return node if isinstance(node, fx.Node) else None
+
+
+def _name(node: fx.Node) -> str:
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.removeprefix("aten::") if schema is not None else ""
+
+
+_MODES = {
+    "upsample_nearest": "nearest",
+    "_upsample_nearest_exact": "nearest-exact",
+    "upsample_linear": "linear",
+    "upsample_bilinear": "bilinear",
+    "upsample_bicubic": "bicubic",
+    "upsample_trilinear": "trilinear",
+}
+
+
+def _resize(call: Call) -> Draft:
+    """Interpolation in space; the factors are kept where torch computes the coordinates with them."""
+    if call.node.target._overloadname != "vec":  # type: ignore[union-attr]
+        raise call.unknown("is not torch's interpolate")
+    scale = call.args["scale_factors"]
+    attrs = {
+        "fn": _MODES[call.name[:-2]],
+        "size": [int(size) for size in shape_of(call.node)[2:]],
+        "scale": None if scale is None else [float(factor) for factor in scale],
+        "align_corners": call.args.get("align_corners") or None,
+    }
+    return Draft("resize", (call.args["input"],), attrs)
+
+
+FURTHER_RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transpose),
     "group_norm": _group_norm,
     "instance_norm": _instance_norm,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "prelu": _prelu,
+    **{f"{name}{rank}d": _resize for name in _MODES for rank in (1, 2, 3)},
 }
 """ATen base name -> rule."""
