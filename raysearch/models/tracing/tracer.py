@@ -16,6 +16,7 @@ from raysearch.models.tracing.cache import keep_trace, read_trace
 from raysearch.models.tracing.canonicalise import canonicalise
 from raysearch.models.tracing.capture import capture, evaluation, example, select
 from raysearch.models.tracing.identity import trace_key
+from raysearch.models.tracing.strides import mark_copies
 from raysearch.models.weights import misfits
 from raysearch.models.wrappers import unwrap
 
@@ -58,7 +59,7 @@ def trace(
         if kept is not None:
             return kept
         captured = capture(teacher, shape, output_index)
-        architecture = canonicalise(captured, teacher, shape)
+        architecture = mark_copies(canonicalise(captured, teacher, shape))
         _prove(architecture, teacher, output_index, _CHECKED_BATCHES)
     if key is not None:
         keep_trace(key, architecture)
