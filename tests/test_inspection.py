@@ -53,6 +53,7 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "looked_at", raising=False)
     yield
+    sys.modules.pop("looked_at", None)
     torch.set_num_threads(threads)
 
 
