@@ -155,10 +155,12 @@ def _norm_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[st
 def _parametric_slices(context: Context, arriving: Origin, leaving: Origin) -> dict[str, Slice]:
     """Parameters whose channels may be any axis, or that do not know them."""
     layer = context.layer
-    entry = channel_entry(layer.op, layer.attrs, len(layer.shape), context.axis)
     slices = {}
     for role in {**layer.param_shapes, **layer.buffer_shapes}:
-        context.teacher_shape(role)
+        # the teacher's: of a student's single channel and of a parameter for all of them the shapes are one
+        shape = context.teacher_shape(role)
+        attrs = {**layer.attrs, "shape": shape, "num_parameters": shape[0] if shape else 1}
+        entry = channel_entry(layer.op, attrs, len(layer.shape), context.axis)
         rows = None if entry is None else leaving.channels
         slices[role] = Slice(context.key(role), rows, axis=entry or 0)
     return slices
