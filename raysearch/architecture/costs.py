@@ -81,11 +81,11 @@ class CostModel:
         )
         return cls(
             *_channel_rows(terms, channels),
-            uv,
-            v,
-            u,
-            fixed,
-            tuple(term.layers for term in terms),
+            uv=uv,
+            v=v,
+            u=u,
+            fixed=fixed,
+            layers=tuple(term.layers for term in terms),
             single=max(size for layer in teacher.layers for size in (1, *layer.shape)) < 2**24,
         )
 

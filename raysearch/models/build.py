@@ -194,13 +194,13 @@ def _call(wiring: _Wiring, layer: Layer, slots: list[fx.Node]) -> fx.Node:
     path = module_path(layer)
     if path is not None and wiring.modules[path] == call:
         if type(at(root, path)) is not call.resolve():
-            place(root, path, _construct(call, wiring.complete.get(layer.name, False)))
+            place(root, path, _construct(layer.name, call, wiring.complete.get(layer.name, False)))
         return graph.call_module(path, (slots[0],))
     if layer.op not in ("conv", "conv_transpose", "linear"):
         raise InvalidArchitecture(
             f"layer {layer.name!r}: the state of {layer.op} must be that of one module, but it is {state_keys(layer)}"
         )
-    made = _construct(call, inherited=False)
+    made = _construct(layer.name, call, inherited=False)
     _place_loose(wiring, layer, {role: getattr(made, role) for role in state_keys(layer)})
     return _functional(graph, layer, slots[0])
 
@@ -235,14 +235,18 @@ def _functional(graph: fx.Graph, layer: Layer, images: fx.Node) -> fx.Node:
     return graph.call_function(function.resolve(), (images, *weights, *function.args))
 
 
-def _construct(call: Call, inherited: bool) -> nn.Module:
-    """Makes a module; one that inherits all its weights is not initialised and draws no random numbers."""
+def _construct(name: str, call: Call, inherited: bool) -> nn.Module:
+    """Makes a layer's module; one that inherits all its weights is not initialised and draws no random numbers."""
     kind = call.resolve()
+    try:
+        module = (_uninitialised(kind) if inherited else kind)(*call.args, **call.kwargs)
+    except (MemoryError, RuntimeError) as error:
+        size = ", ".join(map(str, call.args))
+        raise InvalidArchitecture(
+            f"layer {name!r}: a {kind.__name__} of {size} does not fit into the memory"
+        ) from error
     if inherited:
-        module = _uninitialised(kind)(*call.args, **call.kwargs)
         module.__class__ = kind  # type: ignore[assignment]  # the class that it derives from
-    else:
-        module = kind(*call.args, **call.kwargs)
     as_buffers(module, call.buffers)
     return module
 

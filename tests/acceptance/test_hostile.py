@@ -255,7 +255,7 @@ def test_a_network_larger_than_any_memory_is_refused_when_it_is_built():
     except InvalidArchitecture as error:
         assert_refusal(error)
         return
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="l1"):
         build(network)
 
 

@@ -24,7 +24,8 @@ class Masked(fx.Interpreter):
 
     def __init__(self, architecture, module, keep):
         super().__init__(module)
-        self.layer_of = dict(_nodes(architecture, list(module.graph.nodes)))
+        nodes = [node for node in module.graph.nodes if node.op != "get_attr"]
+        self.layer_of = dict(_nodes(architecture, nodes))
         self.architecture = architecture
         self.keep = keep
 

@@ -35,7 +35,8 @@ def trace(
     """Captures a teacher as it computes in evaluation mode.
 
     The module is left as it was: weights, buffers and every training flag. What evaluation does not show is not captured:
-    stochastic depth is gone, dropout stays.
+    stochastic depth is gone, dropout stays. Operations that we do not know are replayed as they are (`opaque` layers); weights that are
+    computed from parameters are folded into plain ones.
 
     Args:
         module: the teacher; takes one tensor [B, *input_shape] and returns logits [B, K].
@@ -46,8 +47,8 @@ def trace(
 
     Raises:
         TraceError: the teacher rejects the input, has several outputs, or returns no tensor.
-        UnsupportedTeacher: control flow on data, the batch size in the code, an unknown operation, or a captured graph that
-            does not give the teacher's logits.
+        UnsupportedTeacher: control flow on data, the batch size in the code, images that are not independent, or a captured graph
+            that does not give the teacher's logits.
     """
     if not isinstance(module, nn.Module):
         raise TraceError(f"a torch.nn.Module is needed, but {type(module).__name__} was given")
