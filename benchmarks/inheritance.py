@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from raysearch import load_config, prepare
@@ -160,10 +161,8 @@ def differences(rows: Sequence[Row], choice: str) -> Row:
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's."""
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(first, second).statistic)
+    """Spearman's; not a number where all values of one side are equal."""
+    return float(pd.Series(first).rank().corr(pd.Series(second).rank()))
 
 
 def table(lines: Sequence[Row], pooled: Mapping[str, Row], notes: Sequence[str]) -> str:

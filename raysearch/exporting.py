@@ -31,6 +31,7 @@ from raysearch.models import build, load_weights
 from raysearch.models.export import ARCHITECTURE_FILE, SOURCE_FILE, WEIGHTS_FILE
 from raysearch.models.formats import FORMATS, Format, Network, check_installed
 from raysearch.models.tracing.capture import example
+from raysearch.models.weights import misfits
 
 TOLERANCE = 1e-5
 """How far logits may lie from the trained student's, as a share of their scale, the largest logit."""
@@ -152,16 +153,17 @@ def _read(folder: Path) -> Network:
         raise RunFolderError(f"{folder}: holds no finished student ({WEIGHTS_FILE} is missing)")
     try:
         state = load_weights(file)
-        module = build(architecture, inherit_from=state).eval()
     except WeightsError as error:
-        raise WeightsError(str(error).replace("teacher.weights: ", "")) from error
-    own = module.state_dict()
-    wrong = [k for k, tensor in own.items() if k in state and tensor.shape != state[k].shape]
-    if wrong:
-        raise WeightsError(
-            f"{file}: {wrong[0]!r} has shape {list(state[wrong[0]].shape)}, which is not that of {ARCHITECTURE_FILE}"
-        )
+        raise WeightsError(str(error).removeprefix("teacher.weights: ")) from error
+    _check_fit(architecture, state, file)  # before a module of any size is made
+    module = build(architecture, inherit_from=state).eval()
     return Network(architecture, module, _preprocessing(folder))
+
+
+def _check_fit(architecture: Architecture, state: Mapping[str, torch.Tensor], file: Path) -> None:
+    for key, found, wanted in misfits(architecture, state):
+        has = "is missing" if found is None else f"has shape {list(found)}"
+        raise WeightsError(f"{file}: {key!r} {has}, but {ARCHITECTURE_FILE} needs {list(wanted)}")
 
 
 def _preprocessing(folder: Path) -> Mapping[str, Any] | None:

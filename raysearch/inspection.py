@@ -22,23 +22,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from raysearch.architecture import Architecture, Edits, SearchSpace
 from raysearch.architecture.groups import ChannelGroup
 from raysearch.config import Config
 from raysearch.errors import BudgetError, ConfigError, DataError
-from raysearch.models import build
-from raysearch.models.latency import measure_latency
+from raysearch.models.latency import LatencyMeter
 from raysearch.subject import (
     ArrayPair,
     input_shape,
+    latency_device,
     load_data_set,
     load_graph,
     make_space,
@@ -47,8 +46,6 @@ from raysearch.subject import (
 
 SAMPLE = 200
 """How many random students the median is taken of."""
-_HEAVY_MACS = 500_000_000
-"""From here on a forward pass takes long enough to be timed by a few repeats."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +135,10 @@ def inspect(
         InputError: one sentence that names the field, the value and the remedy.
     """
     shape, classes, notes = _facts(config, data)
-    module, architecture = load_graph(config, classes, shape, teacher)
+    _, architecture = load_graph(config, classes, shape, teacher)
     space = SearchSpace(architecture, **space_arguments(config))
-    device, more = _device(config)
+    device = latency_device(config)
+    meter: Callable[[Architecture], float] = LatencyMeter(device)
     limits: Mapping[str, float] = {}
     problem = ""
     shown = {
@@ -150,7 +148,7 @@ def inspect(
     }
     try:
         within = make_space(config, architecture)
-        limits = within.limits
+        limits, meter = within.limits, within.meter or meter
         if limits:
             shown["uniform"] = within.uniform()
     except BudgetError as error:
@@ -164,11 +162,11 @@ def inspect(
         frozen=space.frozen_groups,
         skip_pairs=len(space.skip_pairs),
         log10_students=_log10_students(space),
-        students=_students(space, module, shown, device),
+        students=_students(space, shown, meter),
         device=device,
         limits=limits,
         problem=problem,
-        notes=(*notes, *more),
+        notes=(*notes, *_elsewhere(config, device), *_floor(config)),
     )
 
 
@@ -189,15 +187,19 @@ def _facts(
     return input_shape(config, data), data.num_classes, ()
 
 
-def _device(config: Config) -> tuple[str, tuple[str, ...]]:
-    """Where latency is measured, and notes."""
-    if config.resources.device == "cpu":
-        return "cpu", ()
-    if torch.cuda.is_available():
-        return "cuda", ()
-    if config.resources.device == "cuda":
-        return "cpu", ("resources.device is cuda, which is not here: latency is the CPU's",)
-    return "cpu", ()
+def _elsewhere(config: Config, device: str) -> tuple[str, ...]:
+    """A note where latency is not measured on the device that was asked for."""
+    if config.resources.device not in ("auto", device):
+        return (
+            f"resources.device is {config.resources.device}, which is not here: latency is that of the {device}",
+        )
+    return ()
+
+
+def _floor(config: Config) -> tuple[str, ...]:
+    if "accuracy" not in config.limits:
+        return ()
+    return ("budget.accuracy is a floor: whether a student reaches it is known after training",)
 
 
 def _layers(architecture: Architecture, space: SearchSpace) -> tuple[LayerRow, ...]:
@@ -235,16 +237,13 @@ def _median(space: SearchSpace, seed: int) -> Edits:
 
 
 def _students(
-    space: SearchSpace, teacher: nn.Module, shown: Mapping[str, Edits], device: str
+    space: SearchSpace, shown: Mapping[str, Edits], meter: Callable[[Architecture], float]
 ) -> dict[str, StudentRow]:
     rows: dict[str, StudentRow] = {}
-    repeats = {"warmup": 2, "repeats": 6} if space.teacher.macs > _HEAVY_MACS else {}
     for name, edits in shown.items():
         student = space.apply(edits)
-        module = build(student, inherit_from=teacher)
-        latency_ms = measure_latency(module, student.input_shape, device=device, **repeats)
         rows[name] = StudentRow(
-            student.num_params, student.macs, student.memory_bytes, latency_ms, str(edits)
+            student.num_params, student.macs, student.memory_bytes, meter(student), str(edits)
         )
     return rows
 

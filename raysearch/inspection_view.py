@@ -114,5 +114,13 @@ def _budget(found: Inspection) -> str:
         return found.problem
     if not found.limits:
         return "No budget is set."
-    limits = ", ".join(f"{metric} {value:,}" for metric, value in found.limits.items())
+    limits = ", ".join(_limit(metric, value) for metric, value in found.limits.items())
     return f"The budget can be met: at most {limits}."
+
+
+def _limit(metric: str, value: float) -> str:
+    if metric == "memory":
+        return f"{file_size(int(value))} of memory"
+    if metric == "latency_ms":
+        return f"{value:g} ms"
+    return f"{int(value):,} {'parameters' if metric == 'params' else 'MACs'}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from raysearch.architecture import SearchSpace
 from raysearch.config import Config
@@ -108,7 +110,7 @@ def make_plan(
     uniform = finishing("uniform", uniform_candidates, uniform_ready, 1)
     finish = finishing(
         "finish",
-        lambda: _best(search, "search", students, {c.architecture_id for c in uniform.candidates}),
+        lambda: _best(problem, search, "search", {c.architecture_id for c in uniform.candidates}),
         lambda: search.done and uniform_ready(),
         students,
     )
@@ -126,7 +128,7 @@ def make_plan(
         )
         random_finish = finishing(
             "random_finish",
-            lambda: _best(random, "random", students, set()),
+            lambda: _best(problem, random, "random", set()),
             lambda: random.done,
             students,
         )
@@ -148,11 +150,32 @@ def _candidate(space: SearchSpace, edits: str, origin: str, source: SearchStage)
     return Candidate(edits, key, origin, source.record(key))
 
 
-def _best(source: SearchStage, origin: str, count: int, without: set[str]) -> list[Candidate]:
+def _best(problem: Problem, source: SearchStage, origin: str, without: set[str]) -> list[Candidate]:
+    count = problem.config.finish.students
+    best = source.best(count, without=without)
+    if problem.objective == "smallest":
+        best = with_near_misses(best, source.best(sys.maxsize, without=without), problem.size)
     return [
         Candidate(record["architecture"], record["architecture_id"], origin, record)
-        for record in source.best(count, without=without)
+        for record in best[:count]
     ]
+
+
+def with_near_misses(
+    best: Sequence[Mapping[str, Any]], full: Sequence[Mapping[str, Any]], size: str
+) -> list[Mapping[str, Any]]:
+    """With an accuracy floor a third of the finalists are smaller ones that missed it after the short training: the full one gives more.
+
+    Args:
+        best: the finalists by their rewards, the best first.
+        full: all students that were evaluated fully, in the same order.
+        size: "params", "macs" or "memory".
+    """
+    key = {"params": "num_params", "macs": "macs", "memory": "memory_bytes"}[size]
+    near = [one for one in full if one["value"] < 1 and one[key] < best[0][key]]
+    chosen = near[: len(best) // 3] if best and best[0]["value"] >= 1 else []
+    kept = [one for one in best if one not in chosen]
+    return [*kept[: len(best) - len(chosen)], *chosen]
 
 
 def latency_of(problem: Problem, architecture: str) -> dict[str, float]:

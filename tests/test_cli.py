@@ -92,6 +92,10 @@ class Batch(nn.Module):
     def forward(self, x):
         return self.head(x.reshape(2, 64))
 
+class Large(Batch):
+    def forward(self, x):
+        return self.head(x.reshape(32, 64))
+
 class Two(nn.Module):
     "Gives its features too."
     def __init__(self, num_classes=10):
@@ -154,6 +158,10 @@ BAD = {
     "teacher with the batch size in its code": (
         ["teacher.model=mine:Batch"],
         ["mine:Batch", "batch size"],
+    ),
+    "teacher with a large batch size in its code": (
+        ["teacher.model=mine:Large"],
+        ["mine:Large", "batch of 32"],
     ),
     "teacher of several outputs": (
         ["teacher.model=mine:Two"],

@@ -259,6 +259,19 @@ def test_weights_of_another_student_are_refused(run, student, tmp_path):
     weights.write_bytes((tmp_path / "wider" / "weights.safetensors").read_bytes())
     with pytest.raises(raysearch.errors.WeightsError, match=r"1\.weight"):
         raysearch.export(tmp_path / "other", "source")
+    weights.write_bytes((run / "best" / "weights.safetensors").read_bytes())
+    with pytest.raises(raysearch.errors.WeightsError, match=r"'1\.weight' is missing"):
+        raysearch.export(tmp_path / "other", "source")
+
+
+def test_an_architecture_of_absurd_size_is_refused_before_it_is_built(tmp_path):
+    architecture = trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), (1, 2, 2))
+    export_student(tmp_path, architecture, build(architecture))
+    file = tmp_path / "architecture.json"
+    absurd = file.read_text().replace('"out_features":3', '"out_features":900000000000')
+    file.write_text(absurd.replace('"shape":[3]', '"shape":[900000000000]'))
+    with pytest.raises(raysearch.errors.InputError, match="900000000000"):
+        raysearch.export(tmp_path, "source")
 
 
 def test_without_onnx_the_message_names_the_extra(run, monkeypatch, capsys):

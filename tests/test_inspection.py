@@ -53,6 +53,7 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "looked_at", raising=False)
     yield
+    sys.modules.pop("looked_at", None)
     torch.set_num_threads(threads)
 
 
@@ -164,7 +165,7 @@ def test_the_text_shows_layers_groups_students_and_the_budget(digits, monkeypatc
     for row in digits.students.values():
         assert f"{row.num_params:,}" in text
     assert f"About 10^{math.floor(digits.log10_students)} students" in text
-    assert "The budget can be met: at most params 8,748." in text
+    assert "The budget can be met: at most 8,748 parameters." in text
     assert "it is the network's output" in text
 
 
@@ -178,6 +179,26 @@ def test_a_budget_that_cannot_be_met_is_told_with_the_error_of_the_run(monkeypat
     assert error == f"raysearch: {caught.value}\n"
     assert found["budget"] == {"limits": {}, "feasible": False, "reason": str(caught.value)}
     assert set(found["students"]) == {"largest", "median", "smallest"}
+
+
+PAIR = ["teacher.model=looked_at:Pair", "teacher.input_shape=[2,5,6]", "teacher.output_index=0"]
+
+
+def test_memory_and_latency_are_limits_and_an_accuracy_is_a_note(monkeypatch, capsys):
+    budget = "budget={latency_ms: 1000, memory: 0.9, accuracy: 0.5}"
+    status, text, _ = command(monkeypatch, capsys, *PAIR, budget, "--json")
+    found = json.loads(text)
+    assert status == 0
+    assert set(found["budget"]["limits"]) == {"latency_ms", "memory"}
+    assert found["students"]["uniform"]["memory_bytes"] <= found["budget"]["limits"]["memory"]
+    assert any("known after training" in note for note in found["notes"])
+
+
+def test_a_latency_that_cannot_be_met_is_told(monkeypatch, capsys):
+    status, text, error = command(monkeypatch, capsys, *PAIR, "budget.latency_ms=1e-7")
+    assert status == 2
+    assert error.startswith("raysearch: budget.latency_ms")
+    assert "budget.latency_ms" in text
 
 
 def test_data_that_are_missing_are_a_note_where_the_input_shape_is_given(

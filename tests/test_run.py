@@ -296,3 +296,38 @@ def test_the_tune_script_of_the_readme_runs(ray_cluster, cache, tmp_path):
     exec(script, names)
     assert len(names["results"]) == 2
     assert names["student"].num_params <= names["problem"].space.limits["params"]
+
+
+def test_an_accuracy_floor_within_memory_and_latency_limits_runs_to_its_verdict(
+    ray_cluster, cache, tmp_path
+):
+    budget = {"memory": "60%", "latency_ms": 50.0, "accuracy": "60%"}
+    result = raysearch.compress(
+        config={
+            "teacher": {"epochs": 3},
+            "search": {"trials": 3},
+            "distill": {"epochs": 1},
+            "finish": {"epochs": 1, "students": 1},
+            "baselines": [],
+        },
+        budget=budget,
+        storage=str(tmp_path),
+        progress=False,
+    )
+    summary, teacher = result.summary, result.summary["teacher"]
+    floor = summary["budget"]["accuracy"]
+    assert floor == pytest.approx(0.6 * teacher["accuracy"])
+    for record in observations(result.path):
+        assert record["memory_bytes"] <= summary["budget"]["memory"]
+        assert 0 < record["latency_ms"] <= 50.0
+        if record["accuracy"] < floor:
+            assert record["value"] == pytest.approx(record["accuracy"] / floor)
+    reached = [s for s in result.students if s.accuracy >= floor]
+    if reached:
+        assert result.best.path == min(reached, key=lambda s: s.metrics["memory_bytes"]).path
+    else:
+        assert any("no fully trained student" in note for note in summary["notes"])
+    state = [*result.best.module.parameters(), *result.best.module.buffers()]
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in state)
+    assert result.best.architecture.memory_bytes >= weights
+    assert summary["budget_use"] in (result.path / "report.html").read_text()

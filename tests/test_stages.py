@@ -237,3 +237,10 @@ def test_an_observation_survives_its_line_in_the_log(value, status):
     again = to_record(back)
     again["finished_at"] = record["finished_at"]
     assert again == record
+
+
+def test_what_is_known_of_a_students_costs_before_its_training_is_in_the_log(tmp_path):
+    stage = search_stage(tmp_path, costs=lambda text: {"latency_ms": float(text[1:])})
+    run_to_end(Pipeline([stage]))
+    records = stage.log.records
+    assert [r["latency_ms"] for r in records] == [float(r["architecture"][1:]) for r in records]

@@ -154,6 +154,7 @@ RULES: Mapping[str, Mapping[str, _Rule]] = {
         "end": _int(0),
         "dim": _int(0),
         "sizes": _ints(-1),
+        "contiguous": _bool,
     },
     "permute": {"dims": _ints(0), "contiguous": _bool},
     "channel_shuffle": {"groups": _int(1)},

@@ -33,6 +33,30 @@ def cost(network: Architecture, metric: str) -> int:
     return getattr(network, attribute)
 
 
+def teacher_costs(teacher: Architecture) -> dict[str, int]:
+    """What fractions of a budget refer to."""
+    return {metric: cost(teacher, metric) for metric in (*METRICS, "memory")}
+
+
+def check_limit(metric: str, limit: float, smallest: Architecture, teacher: Architecture) -> None:
+    """Raises BudgetError, which names the smallest student, where even that one is outside a limit."""
+    least, whole = cost(smallest, metric), cost(teacher, metric)
+    if least > limit:
+        raise BudgetError(
+            f"budget.{metric} of {limit:,} ({limit / whole:.3g} of the teacher's) cannot be met: the smallest possible "
+            f"student has {least:,} ({least / whole:.3g}); raise the budget or allow more operations"
+        )
+
+
+def check_latency(limit: float, least: float, smallest: Architecture) -> None:
+    """Raises BudgetError where the smallest student takes `least` milliseconds, which is too many."""
+    if least > limit:
+        raise BudgetError(
+            f"budget.latency_ms of {limit:g} cannot be met: the smallest possible student, of {smallest.num_params:,} "
+            f"parameters, takes {least:.4g} ms; raise the budget or allow more operations"
+        )
+
+
 def resolve_budget(
     budget: Mapping[str, object] | None, teacher: Mapping[str, int]
 ) -> dict[str, float]:

@@ -25,25 +25,16 @@ _CHUNK = 256
 
 
 @dataclass(frozen=True)
-class _Term:
+class Term:
     """Coefficients of one term; the last axis of each tuple is (params, macs)."""
 
     layer: int
     layers: tuple[int, ...]  # the term vanishes when all of them are removed
     groups: int = 1  # an output channel reads u = input channels / groups
-    uv: tuple[int, int] = (0, 0)
-    v: tuple[int, int] = (0, 0)
-    u: tuple[int, int] = (0, 0)
-    fixed: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True, eq=False)
-class ExtraTerm:
-    """A cost that is affine in the widths, fixed + matrix @ widths, while one of its layers is there; matrix: [G]."""
-
-    layers: tuple[int, ...]
-    matrix: np.ndarray
-    fixed: float
+    uv: tuple[float, float] = (0, 0)
+    v: tuple[float, float] = (0, 0)
+    u: tuple[float, float] = (0, 0)
+    fixed: tuple[float, float] = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,52 +75,46 @@ class CostModel:
         terms = [
             term for term in _terms(teacher, channels.axes) if any(map(any, _coefficients(term)))
         ]
-        rows = np.array([term.layer for term in terms], np.int64)
         uv, v, u, fixed = (
             np.array([_coefficients(term)[k] for term in terms], np.float64).reshape(-1, 2)
             for k in range(4)
         )
         return cls(
-            channels.into.matrix[rows].astype(np.float64),
-            channels.into.fixed[rows].astype(np.float64),
-            channels.out.matrix[rows].astype(np.float64),
-            channels.out.fixed[rows].astype(np.float64),
-            np.array([term.groups for term in terms], np.float64),
-            uv,
-            v,
-            u,
-            fixed,
-            tuple(term.layers for term in terms),
+            *_channel_rows(terms, channels),
+            uv=uv,
+            v=v,
+            u=u,
+            fixed=fixed,
+            layers=tuple(term.layers for term in terms),
             single=max(size for layer in teacher.layers for size in (1, *layer.shape)) < 2**24,
         )
 
-    def with_column(self, shares: Sequence[float], extra: Sequence[ExtraTerm]) -> CostModel:
+    def with_column(
+        self, shares: Sequence[float], terms: Sequence[Term], channels: ChannelMap
+    ) -> CostModel:
         """The model with one more column: a sum of shares of the columns so far, and terms of its own.
 
         Args:
             shares: [M].
-            extra: E terms that count in the new column only.
+            terms: what counts in the new column only, with its first coefficient.
+            channels: the teacher's channel numbers.
         """
-        num_groups, columns = self.in_matrix.shape[1], self.uv.shape[1]
-        matrix = np.array([term.matrix for term in extra], np.float64).reshape(-1, num_groups)
-        none, one = np.zeros(len(extra)), np.ones(len(extra))
+        own = np.array([[c[0] for c in _coefficients(term)] for term in terms], np.float64)
+        own = own.reshape(-1, 4)  # [E, (uv, v, u, fixed)]
 
-        def joined(coefficients: np.ndarray, own: np.ndarray) -> np.ndarray:
+        def joined(coefficients: np.ndarray, column: np.ndarray) -> np.ndarray:
             mixed = coefficients @ np.array(shares, np.float64)[:, None]  # [T, 1]
-            below = np.concatenate([np.zeros((len(extra), columns)), own[:, None]], axis=1)
+            below = np.pad(column[:, None], ((0, 0), (coefficients.shape[1], 0)))  # [E, M + 1]
             return np.concatenate([np.concatenate([coefficients, mixed], axis=1), below])
 
+        mine = (self.in_matrix, self.in_fixed, self.out_matrix, self.out_fixed, self.groups)
+        pairs = zip(mine, _channel_rows(terms, channels), strict=True)
+        coefficients = (self.uv, self.v, self.u, self.fixed)
         return CostModel(
-            np.concatenate([self.in_matrix, np.zeros_like(matrix)]),
-            np.concatenate([self.in_fixed, none]),
-            np.concatenate([self.out_matrix, matrix]),
-            np.concatenate([self.out_fixed, none]),
-            np.concatenate([self.groups, one]),
-            joined(self.uv, none),
-            joined(self.v, one),
-            joined(self.u, none),
-            joined(self.fixed, np.array([term.fixed for term in extra], np.float64)),
-            (*self.layers, *(term.layers for term in extra)),
+            *(np.concatenate(pair) for pair in pairs),
+            *(joined(one, column) for one, column in zip(coefficients, own.T, strict=True)),
+            layers=(*self.layers, *(term.layers for term in terms)),
+            single=self.single,
         )
 
     def keep(self, remove: np.ndarray) -> np.ndarray:
@@ -185,11 +170,19 @@ class CostModel:
         return np.concatenate(parts)
 
 
-def _coefficients(term: _Term) -> tuple[tuple[int, int], ...]:
+def _coefficients(term: Term) -> tuple[tuple[float, float], ...]:
     return term.uv, term.v, term.u, term.fixed
 
 
-def _terms(teacher: Architecture, axes: Sequence[int]) -> list[_Term]:
+def _channel_rows(terms: Sequence[Term], channels: ChannelMap) -> tuple[np.ndarray, ...]:
+    """The input and output channels of terms in the widths: [T, G], [T], [T, G], [T] float64; and what divides the inputs."""
+    rows = np.array([term.layer for term in terms], np.int64)
+    affine = (channels.into.matrix, channels.into.fixed, channels.out.matrix, channels.out.fixed)
+    groups = np.array([term.groups for term in terms], np.float64)
+    return (*(array[rows].astype(np.float64) for array in affine), groups)
+
+
+def _terms(teacher: Architecture, axes: Sequence[int]) -> list[Term]:
     """All terms of the teacher, whose channel axes are given; parameters that several layers share are a term of their own."""
     calls: dict[str, list[int]] = {}
     for position, layer in enumerate(teacher.layers):
@@ -203,16 +196,16 @@ def _terms(teacher: Architecture, axes: Sequence[int]) -> list[_Term]:
         }
         own = [role for role, layers in owners.items() if layers == (position,)]
         axis = axes[position]
-        terms.append(_term(layer, axis, position, (position,), own, with_macs=True))
+        terms.append(make_term(layer, axis, position, (position,), own, with_macs=True))
         terms += [
-            _term(layer, axis, position, layers, [role], with_macs=False)
+            make_term(layer, axis, position, layers, [role], with_macs=False)
             for role, layers in owners.items()
             if len(layers) > 1 and layers[0] == position
         ]
     return terms
 
 
-def _term(
+def make_term(
     layer: Layer,
     axis: int,
     position: int,
@@ -220,24 +213,25 @@ def _term(
     roles: Sequence[str],
     *,
     with_macs: bool,
-) -> _Term:
+) -> Term:
+    """The term of some parameters of a layer, and of its MACs; it is there while one of `layers` is."""
     if layer.op in ("conv", "conv_transpose"):
         return _conv_term(layer, position, layers, roles, with_macs)
     if layer.op == "linear":
         return _linear_term(layer, axis, position, layers, roles, with_macs)
     if layer.op == "batch_norm":
-        return _Term(position, layers, v=(len(roles), 0))
+        return Term(position, layers, v=(len(roles), 0))
     params = sum(math.prod(layer.param_shapes[role]) for role in roles)
     if layer.op in PARAMETRIC:
         entry = channel_entry(layer.op, layer.attrs, len(layer.shape), axis)
         if entry is not None:
-            return _Term(position, layers, v=(params // layer.shape[axis], 0))
-    return _Term(position, layers, fixed=(params, layer.macs if with_macs else 0))
+            return Term(position, layers, v=(params // layer.shape[axis], 0))
+    return Term(position, layers, fixed=(params, layer.macs if with_macs else 0))
 
 
 def _conv_term(
     layer: Layer, position: int, layers: tuple[int, ...], roles: Sequence[str], with_macs: bool
-) -> _Term:
+) -> Term:
     attrs = layer.attrs
     taps = math.prod(attrs["kernel"])
     weight = taps if "weight" in roles else 0
@@ -246,8 +240,8 @@ def _conv_term(
     bias = int("bias" in roles)
     groups = attrs["groups"]
     if groups == attrs["in_channels"] > 1:  # depthwise: each output reads one input
-        return _Term(position, layers, v=(weight + bias, macs))
-    return _Term(position, layers, groups, uv=(weight, macs), v=(bias, 0))
+        return Term(position, layers, v=(weight + bias, macs))
+    return Term(position, layers, groups, uv=(weight, macs), v=(bias, 0))
 
 
 def _linear_term(
@@ -257,16 +251,16 @@ def _linear_term(
     layers: tuple[int, ...],
     roles: Sequence[str],
     with_macs: bool,
-) -> _Term:
+) -> Term:
     attrs = layer.attrs
     weight, bias = int("weight" in roles), int("bias" in roles)
     places = math.prod(other_axes(layer.shape[:-1], axis))
     if is_last(layer.shape, axis):
-        return _Term(position, layers, uv=(weight, places if with_macs else 0), v=(bias, 0))
+        return Term(position, layers, uv=(weight, places if with_macs else 0), v=(bias, 0))
     size = (
         attrs["in_features"] * attrs["out_features"]
     )  # of the last axis; the channels are another
-    return _Term(
+    return Term(
         position,
         layers,
         v=(0, size * places if with_macs else 0),

@@ -17,12 +17,11 @@ from typing import Protocol
 import numpy as np
 
 from raysearch.architecture.axes import other_axes
-from raysearch.architecture.costs import CostModel, ExtraTerm
+from raysearch.architecture.costs import CostModel, Term
 from raysearch.architecture.edits import Edits, EditsBatch
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.groups import ChannelMap
 from raysearch.architecture.memory import BYTES
-from raysearch.architecture.ops import OPS
 from raysearch.architecture.repair import ENOUGH, Repairer
 
 DEFAULT_METER = "raysearch.models.latency:LatencyMeter"
@@ -105,16 +104,14 @@ class LatencyModel:
 
     def column(self, costs: CostModel, teacher: Architecture, channels: ChannelMap) -> CostModel:
         """The cost model with a column of predicted milliseconds (skips cost nothing there)."""
-        nothing = np.zeros(channels.out.matrix.shape[1])
-        extra = [ExtraTerm((0,), nothing, self.base)]  # the input is never removed
+        terms = [Term(0, (0,), fixed=(self.base, 0))]  # the input is never removed
         for place, layer in enumerate(teacher.layers):
-            if not OPS[layer.op].is_view:
+            if not layer.is_view:
                 places = math.prod(other_axes(layer.shape, channels.axes[place]))
                 size = self.per_byte * BYTES * places
-                fixed = self.per_layer + size * channels.out.fixed[place]
-                extra.append(ExtraTerm((place,), size * channels.out.matrix[place], float(fixed)))
+                terms.append(Term(place, (place,), v=(size, 0), fixed=(self.per_layer, 0)))
         shares = [0.0, self.per_mac] + [0.0] * (costs.uv.shape[1] - 2)
-        return costs.with_column(shares, extra)
+        return costs.with_column(shares, terms, channels)
 
     @property
     def _coefficients(self) -> tuple[float, ...]:
@@ -123,7 +120,7 @@ class LatencyModel:
 
 def _work(student: Architecture) -> tuple[float, ...]:
     """What the model is linear in: 1, layers that compute, MACs, bytes written."""
-    made = [layer for layer in student.layers if not OPS[layer.op].is_view]
+    made = [layer for layer in student.layers if not layer.is_view]
     written = BYTES * sum(math.prod(layer.shape) for layer in made)
     return 1.0, float(len(made)), float(student.macs), float(written)
 

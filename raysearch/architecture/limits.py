@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raysearch.architecture.costs import CostModel, ExtraTerm
+from raysearch.architecture.costs import CostModel, Term, make_term
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.groups import ChannelMap
 from raysearch.architecture.liveness import Liveness, Moments
 from raysearch.architecture.memory import BYTES, buffer_bytes
+from raysearch.architecture.ops import OPS
 
 CHUNK = 256
 """Candidates at a time: BLAS stays on one thread (a second one only spins on products this small), arrays stay in the cache."""
@@ -117,37 +118,33 @@ def liveness_chunk(liveness: Liveness) -> int:
 
 def with_weight_bytes(costs: CostModel, teacher: Architecture, channels: ChannelMap) -> CostModel:
     """The cost model with a column for the bytes of parameters and buffers, as `memory.weight_bytes` counts them."""
-    users: dict[str, dict[int, None]] = {}
+    users: dict[str, dict[int, str]] = {}
     for place, layer in enumerate(teacher.layers):
         for role in layer.buffer_shapes:
-            users.setdefault(layer.params.get(role, f"{layer.name}.{role}"), {})[place] = None
-    extra: dict[tuple[int, ...], ExtraTerm] = {}
-    for name, layers in users.items():
-        first = next(iter(layers))
-        term = _buffer_term(teacher, channels, first, name, tuple(layers))
-        known = extra.get(term.layers)
-        if known is not None:
-            term = ExtraTerm(term.layers, known.matrix + term.matrix, known.fixed + term.fixed)
-        extra[term.layers] = term
+            name = layer.params.get(role, f"{layer.name}.{role}")
+            users.setdefault(name, {}).setdefault(place, role)
+    terms = []
+    for layers in users.values():
+        place, role = next(iter(layers.items()))
+        terms.append(_buffer_term(teacher, channels, place, role, tuple(layers)))
     shares = [0.0] * costs.uv.shape[1]
     shares[0] = BYTES  # of each parameter
-    return costs.with_column(shares, list(extra.values()))
+    return costs.with_column(shares, terms, channels)
 
 
 def _buffer_term(
-    teacher: Architecture, channels: ChannelMap, place: int, name: str, layers: tuple[int, ...]
-) -> ExtraTerm:
-    """The bytes of a buffer: in proportion to the layer's output channels where its first axis is theirs."""
-    layer = teacher.layers[place]
-    role, shape = next(
-        (role, shape)
-        for role, shape in layer.buffer_shapes.items()
-        if layer.params.get(role, f"{layer.name}.{role}") == name
-    )
+    teacher: Architecture, channels: ChannelMap, place: int, role: str, layers: tuple[int, ...]
+) -> Term:
+    """The bytes of a buffer: those of a weight that is not trained, else in proportion to the output channels if its first axis is theirs."""
+    layer, axis = teacher.layers[place], channels.axes[place]
+    shape = layer.buffer_shapes[role]
     size = buffer_bytes(role, shape)
-    if shape and layer.shape and shape[0] == layer.shape[channels.axes[place]]:
-        each = size / shape[0]
-        return ExtraTerm(
-            layers, each * channels.out.matrix[place], each * float(channels.out.fixed[place])
-        )
-    return ExtraTerm(layers, np.zeros(channels.out.matrix.shape[1]), float(size))
+    if role in OPS[layer.op].params(layer.attrs):
+        attrs = {key: value for key, value in layer.attrs.items() if key != "untrained"}
+        trained = replace(layer, attrs=attrs)
+        term = make_term(trained, axis, place, layers, [role], with_macs=False)
+        uv, v, u, fixed = ((BYTES * one[0], 0.0) for one in (term.uv, term.v, term.u, term.fixed))
+        return replace(term, uv=uv, v=v, u=u, fixed=fixed)
+    if shape and layer.shape and shape[0] == layer.shape[axis]:
+        return Term(place, layers, v=(size / shape[0], 0))
+    return Term(place, layers, fixed=(size, 0))

@@ -17,7 +17,7 @@ Attributes by operation
     concat        dim, one slot for each part
     slice         dim, start, stop, step: the places start, start + step, ... below stop of one axis
     reshape       mode: "flatten" makes all axes one; "merge" the axes start..end; "split" replaces axis dim by sizes, of which
-                  one is -1 and follows from the others (so that no channel number stands here)
+                  one is -1 and follows from the others (so that no channel number stands here); contiguous where it copies
     permute       dims (the source of every axis), contiguous (whether the values are copied into the new order)
     channel_shuffle groups: [g * n, ...] -> the transpose of [g, n, ...], as in ShuffleNet
     pad           pads (pairs, last axis first, as in torch.nn.functional.pad), mode, value

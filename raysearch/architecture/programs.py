@@ -13,6 +13,7 @@ A target is the name of an ATen overload ("aten.bmm.default"). Arguments are JSO
     {"dtype": word}         a precision; "input": that of the first slot
     {"device": "input"}     the device of the first slot (or state)
     {"tensor": [...], "shape": [...], "dtype": word}    a small constant
+    {"data": [text...], "shape": [...], "dtype": word}  a larger one: base64 of its bytes, little endian, in pieces
 
 This module checks the form alone; which targets may run is decided where they run (`raysearch.models.programs`).
 """
@@ -26,6 +27,9 @@ from typing import Any
 
 MAX_STEPS = 2000
 MAX_CONSTANT = 4096
+MAX_DATA = 2**20
+"""Numbers of a constant that is written as bytes."""
+PIECE = 1000
 DTYPES = (
     "float32",
     "float64",
@@ -40,7 +44,7 @@ DTYPES = (
     "complex64",
 )
 _TARGET = re.compile(r"aten\.[A-Za-z_][A-Za-z0-9_]{0,80}\.[A-Za-z_][A-Za-z0-9_]{0,80}")
-_OPERANDS = ("tensor", "slot", "state", "step", "batch", "dtype", "device")
+_OPERANDS = ("tensor", "data", "slot", "state", "step", "batch", "dtype", "device")
 
 
 def check_program(program: Any) -> str:
@@ -64,7 +68,7 @@ def check_program(program: Any) -> str:
         if wrong:
             return f"step {place}: {wrong}"
     result = program["result"]
-    if not isinstance(result, Mapping) or not set(result) & {"step", "state", "tensor"}:
+    if not isinstance(result, Mapping) or not set(result) & {"step", "state", "tensor", "data"}:
         return "a result that is a step, a state or a constant"
     return _check_value(result, len(steps))
 
@@ -95,10 +99,20 @@ def _check_operand(value: Mapping[str, Any], before: int) -> str:
         return "" if content in ("input", *DTYPES) else f"dtype to be one of {', '.join(DTYPES)}"
     if kind == "device":
         return "" if content == "input" else "device to be 'input'"
-    return _check_constant(value)
+    return _check_constant(value) if kind == "tensor" else _check_data(value)
 
 
-_EXTRA = {"step": ("item",), "tensor": ("shape", "dtype")}
+_EXTRA = {"step": ("item",), "tensor": ("shape", "dtype"), "data": ("shape", "dtype")}
+_BYTES = {
+    word: size
+    for size, words in (
+        (8, ("float64", "int64", "complex64")),
+        (4, ("float32", "int32")),
+        (2, ("float16", "bfloat16", "int16")),
+        (1, ("int8", "uint8", "bool")),
+    )
+    for word in words
+}
 
 
 def _check_constant(value: Mapping[str, Any]) -> str:
@@ -114,6 +128,28 @@ def _check_constant(value: Mapping[str, Any]) -> str:
         and value.get("dtype") in DTYPES
     )
     return "" if right else f"a constant of at most {MAX_CONSTANT} numbers, its shape and dtype"
+
+
+def _check_data(value: Mapping[str, Any]) -> str:
+    pieces, shape, dtype = value["data"], value.get("shape"), value.get("dtype")
+    right = (
+        isinstance(pieces, list)
+        and all(isinstance(piece, str) and len(piece) <= PIECE for piece in pieces)
+        and isinstance(shape, list)
+        and len(shape) <= 8
+        and all(_is_count(size) for size in shape)
+        and math.prod(shape) <= MAX_DATA
+        and dtype in DTYPES
+    )
+    text = "".join(pieces) if right else ""
+    right = right and _BASE64.fullmatch(text) is not None and len(text) % 4 == 0
+    held = len(text) // 4 * 3 - text.count("=")
+    if right and held == math.prod(shape or []) * _BYTES[str(dtype)]:
+        return ""
+    return f"a constant of at most {MAX_DATA} numbers in base64, its shape and dtype"
+
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 
 
 def _is_count(value: Any) -> bool:

@@ -13,10 +13,17 @@ from functools import cached_property
 import numpy as np
 
 from raysearch.architecture.apply import apply_edits
-from raysearch.architecture.budget import METRICS, cost, resolve_budget
+from raysearch.architecture.budget import (
+    METRICS,
+    check_latency,
+    check_limit,
+    resolve_budget,
+    teacher_costs,
+)
 from raysearch.architecture.channels import analyse
 from raysearch.architecture.compact import CompactBatch, CompactEncoder
 from raysearch.architecture.costs import CostModel
+from raysearch.architecture.counts import Counts
 from raysearch.architecture.edits import Edits, EditsBatch, pad_columns
 from raysearch.architecture.encoding import BatchEncoder
 from raysearch.architecture.features import FeatureMap
@@ -32,8 +39,7 @@ from raysearch.architecture.latency import (
     Stopwatch,
 )
 from raysearch.architecture.legal import removable_layers, skip_pairs
-from raysearch.architecture.limits import Limits, liveness_chunk, with_weight_bytes
-from raysearch.architecture.liveness import Liveness
+from raysearch.architecture.limits import Limits
 from raysearch.architecture.repair import Repairer
 from raysearch.architecture.sampling import Dimensions, mutate_edits, sample_edits
 from raysearch.architecture.validate import (
@@ -43,7 +49,7 @@ from raysearch.architecture.validate import (
     check_operations,
     free_architecture,
 )
-from raysearch.errors import BudgetError, ConfigError, InvalidArchitecture
+from raysearch.errors import ConfigError, InvalidArchitecture
 
 
 class SearchSpace:
@@ -95,13 +101,14 @@ class SearchSpace:
         self.groups: tuple[ChannelGroup, ...] = grouped.free
         self.frozen_groups: tuple[ChannelGroup, ...] = grouped.frozen
         self._channels = channel_map(teacher, analysis, grouped)
-        self._costs = CostModel.of(teacher, self._channels)
+        costs = CostModel.of(teacher, self._channels)
         self.removable: tuple[int, ...] = ()
         if "remove" in self.operations:
             self.removable = removable_layers(teacher, self._channels)
         self.skip_pairs: np.ndarray = np.zeros((0, 2), np.int64)
         if "skip" in self.operations:
             self.skip_pairs = skip_pairs(teacher, self._channels)
+        self._counts = Counts(teacher, self._channels, self.skip_pairs, costs)
         self._dimensions = Dimensions(
             num_layers=len(teacher.layers),
             removable=np.array(self.removable, np.int64),
@@ -110,7 +117,7 @@ class SearchSpace:
             shrink="shrink" in self.operations,
             num_pairs=len(self.skip_pairs),
         )
-        self.limits: dict[str, float] = resolve_budget(budget, self._costs_of(teacher))
+        self.limits: dict[str, float] = resolve_budget(budget, teacher_costs(teacher))
         self._grow = "accuracy" not in (budget or {})
         self.meter = latency
         self._stopwatch = Stopwatch(latency)
@@ -282,14 +289,6 @@ class SearchSpace:
         return self._features.blocks
 
     @cached_property
-    def _weight_costs(self) -> CostModel:
-        return with_weight_bytes(self._costs, self.teacher, self._channels)
-
-    @cached_property
-    def _liveness(self) -> Liveness:
-        return Liveness.of(self.teacher, self._channels, self.skip_pairs)
-
-    @cached_property
     def _encoder(self) -> BatchEncoder:
         return BatchEncoder.of(self.teacher, self._channels, self.skip_pairs)
 
@@ -319,21 +318,7 @@ class SearchSpace:
         if isinstance(batch, Edits):
             batch = EditsBatch.from_edits([batch])
         batch = self._conform(batch)
-        if metric == "memory":
-            return self._count_memory(batch)
-        keep = self._costs.keep(batch.remove)
-        totals = self._costs.totals(keep, batch.widths, [METRICS.index(metric)])
-        return totals[:, 0].astype(np.int64)
-
-    def _count_memory(self, batch: EditsBatch) -> np.ndarray:
-        costs, liveness = self._weight_costs, self._liveness
-        column, size = [costs.uv.shape[1] - 1], liveness_chunk(liveness)
-        total = costs.totals(costs.keep(batch.remove), batch.widths, column)[:, 0]
-        for start in range(0, len(batch), size):
-            part = batch[start : start + size]
-            moments = liveness.moments(part.remove, part.skip_matrix(len(self.skip_pairs)))
-            total[start : start + size] += moments.at(part.widths).max(axis=1)
-        return total.astype(np.int64)
+        return self._counts(batch, metric)
 
     def _active_skips(self, remove: np.ndarray, batch: EditsBatch) -> np.ndarray:
         return ~remove[batch.skip_rows, self.skip_pairs[batch.skip_pairs, 1]]
@@ -356,23 +341,20 @@ class SearchSpace:
     def _check_edits(self, edits: Edits) -> None:
         check_edits(edits, self.teacher, self.groups, self.removable, len(self.skip_pairs))
 
-    @staticmethod
-    def _costs_of(network: Architecture) -> dict[str, int]:
-        return {metric: cost(network, metric) for metric in (*METRICS, "memory")}
-
     def _make_repair(self) -> tuple[Repairer, MeasuredRepair | None]:
         """What repairs to the limits, and what does so by measurements where latency is limited."""
-        costs = self._costs
+        costs = self._counts.costs
         columns = {metric: place for place, metric in enumerate(METRICS)}
         bounds = dict(self.limits)
         if "memory" in bounds:
-            costs = self._weight_costs
+            costs = self._counts.weight_costs
             columns["memory"] = costs.uv.shape[1] - 1
         if "latency_ms" not in bounds:
             return self._make_repairer(Limits.of(costs, columns, bounds)), None
         smallest, limit = self.smallest(), bounds["latency_ms"]
-        # where even the smallest student is within the margin, it is what there is
-        goal = max((1 - MARGIN) * limit, self._measure(smallest))
+        # what the teacher takes fills any limit above it; where even the smallest student is within the margin, it is what there is
+        goal = min((1 - MARGIN) * limit, self._measure(self.largest()))
+        goal = max(goal, self._measure(smallest))
         model = self._fit_latency()
         costs = model.column(costs, self.teacher, self._channels)
         columns["latency_ms"] = costs.uv.shape[1] - 1
@@ -384,14 +366,14 @@ class SearchSpace:
 
     def _fit_latency(self) -> LatencyModel:
         """The model of latency, from the largest, the smallest and some random students."""
-        free = self._make_repairer(Limits.of(self._costs, {}, {}))
+        free = self._make_repairer(Limits.of(self._counts.costs, {}, {}))
         drawn = free(sample_edits(self._dimensions, CALIBRATION, np.random.default_rng(0)))
         students = [self.apply(one) for one in (self.largest(), self.smallest(), *drawn)]
         return LatencyModel.fit(students, [self._stopwatch(student) for student in students])
 
     def _make_repairer(self, limits: Limits) -> Repairer:
         if limits.memory >= 0:
-            limits = limits.with_liveness(self._liveness)
+            limits = limits.with_liveness(self._counts.liveness)
         return Repairer.of(
             limits,
             self.groups,
@@ -403,17 +385,10 @@ class SearchSpace:
         )
 
     def _check_budget(self) -> None:
-        smallest = self.smallest()
-        total = self._costs_of(self.teacher)
+        """Raises BudgetError where not even the smallest student is inside a limit."""
+        smallest = self.apply(self.smallest())
         for metric, limit in self.limits.items():
-            least = self._count(smallest, metric)[0].item()
-            if least > limit and metric == "latency_ms":
-                raise BudgetError(
-                    f"budget.latency_ms of {limit:g} cannot be met: the smallest possible student takes {least:.4g} ms "
-                    f"({total['params']:,} parameters become {self._count(smallest, 'params')[0]:,}); raise the budget or allow more operations"
-                )
-            if least > limit:
-                raise BudgetError(
-                    f"budget.{metric} of {limit:,} ({limit / total[metric]:.3g} of the teacher's) cannot be met: the smallest "
-                    f"possible student has {least:,} ({least / total[metric]:.3g}); raise the budget or allow more operations"
-                )
+            if metric == "latency_ms":
+                check_latency(limit, self._stopwatch(smallest), smallest)
+            else:
+                check_limit(metric, limit, smallest, self.teacher)

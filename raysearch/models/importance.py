@@ -16,11 +16,15 @@ from torch.nn.functional import cross_entropy
 from raysearch.architecture.axes import is_last
 from raysearch.architecture.channels import ChannelAnalysis, analyse
 from raysearch.architecture.graph import Architecture, Layer
+from raysearch.architecture.parametric import PARAMETRIC, channel_entry
 from raysearch.architecture.variables import Blocks
 from raysearch.models.build import State, build, state_keys
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """(images [B, C, H, W], labels [B] int64 or the probabilities [B, K] that are the right answer)"""
+
+_BY_CHANNEL = frozenset({"conv", "conv_transpose", "linear", "batch_norm"})
+"""Operations with parameters (depthwise filters, biases, ...) whose first axis is that of their output's channels."""
 
 
 def l1_importance(architecture: Architecture, state: State) -> list[np.ndarray]:
@@ -119,8 +123,13 @@ def _by_channel(
                 rows, columns = _rows_and_columns(layer, change)
                 yield out, rows
                 yield into, columns
-            elif _is_by_channel(architecture, layer, change):
-                yield out, change.flatten(1).sum(1) if change.ndim > 1 else change
+                continue
+            entry = _channel_entry(architecture, layer)
+            if (
+                entry is not None
+                and change.shape[entry] == layer.shape[architecture.axis(layer.name)]
+            ):
+                yield out, change.movedim(entry, 0).reshape(change.shape[entry], -1).sum(1)
 
 
 def _rows_and_columns(layer: Layer, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,12 +141,14 @@ def _rows_and_columns(layer: Layer, weight: torch.Tensor) -> tuple[torch.Tensor,
     return (second, first) if layer.op == "conv_transpose" else (first, second)
 
 
-def _is_by_channel(architecture: Architecture, layer: Layer, parameter: torch.Tensor) -> bool:
-    """Whether the first axis of a parameter is that of its layer's output channels."""
+def _channel_entry(architecture: Architecture, layer: Layer) -> int | None:
+    """The axis of a layer's parameters, filters apart, that is that of its output's channels."""
     axis = architecture.axis(layer.name)
+    if layer.op in PARAMETRIC:
+        return channel_entry(layer.op, layer.attrs, len(layer.shape), axis)
     if layer.op == "linear" and not is_last(layer.shape, axis):
-        return False
-    return len(parameter) == layer.shape[axis]
+        return None
+    return 0 if layer.op in _BY_CHANNEL else None
 
 
 def creates_channels(architecture: Architecture, layer: Layer) -> bool:

@@ -6,6 +6,7 @@ nothing, and open no file.
 
 from __future__ import annotations
 
+import base64
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import fx
 
-from raysearch.architecture.programs import operands
+from raysearch.architecture.programs import PIECE, operands
 from raysearch.errors import InvalidArchitecture, WeightsError
 
 State = Mapping[str, torch.Tensor]
@@ -85,6 +86,8 @@ def replay(program: Mapping[str, Any], backend: Backend) -> Any:
             return backend.batch(value["batch"])
         if "tensor" in value:
             return constant(value, backend)
+        if "data" in value:
+            return backend.call(_decoded, (dict(value), backend.device()), {})
         if "device" in value:
             return backend.device()
         return backend.dtype() if value["dtype"] == "input" else getattr(torch, value["dtype"])
@@ -101,6 +104,19 @@ def constant(value: Mapping[str, Any], backend: Backend) -> Any:
     flat = backend.call(torch.tensor, (list(value["tensor"]),), options)
     shape = list(value["shape"])
     return flat if len(shape) == 1 else backend.call(torch.reshape, (flat, shape), {})
+
+
+def encoded(tensor: torch.Tensor) -> list[str]:
+    """The bytes of a tensor as pieces of base64 text."""
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    text = base64.b64encode(raw).decode()
+    return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
+
+
+def _decoded(value: Mapping[str, Any], device: torch.device) -> torch.Tensor:
+    raw = bytearray(base64.b64decode("".join(value["data"])))
+    flat = torch.frombuffer(raw, dtype=getattr(torch, value["dtype"]))
+    return flat.reshape(value["shape"]).to(device)
 
 
 class Tensors:

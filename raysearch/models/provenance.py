@@ -201,8 +201,9 @@ def is_depthwise(layer: Layer, teacher: Shape, total: int = 1) -> bool:
         total: how many channels the teacher's reads; of one that is left with a single channel only this tells.
     """
     if layer.op == "conv_transpose":
-        alone = layer.attrs["groups"] == layer.attrs["in_channels"]
-        return alone and max(layer.attrs["groups"], total) > 1
+        groups, out = layer.attrs["groups"], layer.attrs["out_channels"]
+        alone = groups == layer.attrs["in_channels"] and max(groups, total) > 1
+        return alone and out == teacher[1] * groups  # else groups that are left with one channel
     if layer.op != "conv" or teacher[1] != 1:
         return False
     return layer.attrs["groups"] > 1 or (layer.attrs["in_channels"] == 1 and total > 1)

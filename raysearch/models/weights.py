@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from raysearch.architecture.graph import Architecture
+from raysearch.architecture.ops import Shape
 from raysearch.errors import WeightsError
+from raysearch.models.build import state_keys
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "weights")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -66,6 +69,18 @@ def apply_weights(module: nn.Module, state: Mapping[str, torch.Tensor], source: 
                 "check that teacher.model is the network that these weights were saved from"
             )
     module.load_state_dict({**own, **state})
+
+
+def misfits(
+    architecture: Architecture, state: Mapping[str, torch.Tensor]
+) -> Iterator[tuple[str, Shape | None, Shape]]:
+    """What of an architecture's state is not there or has another shape: (name, shape found or None, shape wanted)."""
+    for layer in architecture.layers:
+        wanted = {**layer.param_shapes, **layer.buffer_shapes}
+        for role, key in state_keys(layer).items():
+            found = tuple(state[key].shape) if key in state else None
+            if found != tuple(wanted[role]):
+                yield key, found, tuple(wanted[role])
 
 
 def _missing(

@@ -1,6 +1,7 @@
 """Activation memory against hand counts and a brute-force simulation."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +109,28 @@ def test_a_slot_of_several_producers_in_the_teacher_counts_in_batches(builder):
     b.conv("logits", 3)
     space = SearchSpace(b.done())
     batch = space.mutate(space.sample(50, seed=0), 1)
+    assert space.memory(batch).tolist() == [space.apply(e).memory_bytes for e in batch]
+
+
+def test_weights_that_are_not_trained_count_as_what_they_are(builder):
+    b = builder(3, 8, 8)
+    b.conv("a", 12)
+    b.conv("blur", 12, groups=12)
+    b.conv("fixed", 10, bias=True)
+    b.conv("b", 6)
+    b.mean()
+    b.linear("fc", 4)
+    network = b.done()
+    layers = tuple(
+        replace(layer, attrs={**layer.attrs, "untrained": ["weight"]})
+        if layer.name in ("blur", "fixed")
+        else layer
+        for layer in network.layers
+    )
+    frozen = replace(network, layers=layers)
+    assert frozen.memory_bytes == network.memory_bytes
+    space = SearchSpace(frozen)
+    batch = space.sample(30, seed=0)
     assert space.memory(batch).tolist() == [space.apply(e).memory_bytes for e in batch]
 
 

@@ -223,6 +223,9 @@ WRONG_PROGRAMS = [
     {"steps": [["aten.relu.default", [{"dtype": "object"}], {}]], "result": {"step": 0}},
     {"steps": [STEP] * 5000, "result": {"step": 0}},
     {"steps": [], "result": {"tensor": [1, 2], "shape": [3], "dtype": "float32"}},
+    {"steps": [], "result": {"data": ["AAAA"], "shape": [1], "dtype": "float32"}},
+    {"steps": [], "result": {"data": ["AA!A"], "shape": [3], "dtype": "uint8"}},
+    {"steps": [], "result": {"data": ["A" * 4000], "shape": [3000], "dtype": "uint8"}},
     {"steps": [], "result": {"tensor": ["1"], "shape": [1], "dtype": "float32"}},
 ]
 

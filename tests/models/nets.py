@@ -123,6 +123,26 @@ class Padded(nn.Module):
         return self.fc(torch.cat([F.adaptive_avg_pool2d(z, 2).flatten(1) for z in (x, y)], 1))
 
 
+class Further(nn.Module):
+    """Parameters by channel that are no filters, and filters whose rows are their inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.norm = nn.InstanceNorm2d(8, affine=True)
+        self.slope = nn.PReLU(8)
+        self.scale = nn.Parameter(torch.linspace(0.5, 2.0, 8).view(1, 8, 1, 1))
+        self.up = nn.ConvTranspose2d(8, 12, 2, 2)
+        self.deep = nn.ConvTranspose2d(12, 12, 3, 1, 1, groups=12)
+        self.groups = nn.ConvTranspose2d(12, 8, 3, 1, 1, groups=2)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.slope(self.norm(self.stem(x))) * self.scale
+        x = self.groups(torch.relu(self.deep(self.up(x))))
+        return self.fc(torch.relu(x).mean((2, 3)))
+
+
 def small_networks():
     """Name -> (a function that makes the network, the shape of its input)."""
     shape = (3, 16, 16)
@@ -134,6 +154,7 @@ def small_networks():
         "preact": (PreAct, shape),
         "multiplied": (Multiplied, shape),
         "padded": (Padded, shape),
+        "further": (Further, shape),
         "resnet18": (lambda: ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10), (3, 32, 32)),
         "mobilenet_v2": (
             lambda: MobileNetV2(10, inverted_residual_setting=mobile, dropout=0.0),

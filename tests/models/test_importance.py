@@ -68,14 +68,19 @@ def gates(architecture, parameters, sizes):
         for key in layer.params.values():
             if key not in parameters:
                 continue
-            value = parameters[key]
-            value = value * along(out).view(-1, *[1] * (value.ndim - 1))
-            if value.ndim > 1 and layer.attrs.get("groups", 1) == 1:
-                value = value * along(into).view(1, -1, *[1] * (value.ndim - 2))
-            elif value.ndim > 1 and value.shape[1] > 1:  # each group reads its own channels
-                groups = layer.attrs["groups"]
-                columns = along(into).view(groups, -1).repeat_interleave(len(value) // groups, 0)
-                value = value * columns[:, :, None, None]
+            value, groups = parameters[key], layer.attrs.get("groups", 1)
+            if value.ndim == 1 or layer.op == "param_binary":
+                gated[key] = value * along(out).view([-1 if n > 1 else 1 for n in value.shape])
+                continue
+            rows, columns = along(out), along(into)
+            if layer.op == "conv_transpose":
+                rows, columns = columns, rows
+            value = value * rows.view(-1, *[1] * (value.ndim - 1))
+            if value.shape[1] == 1 and groups > 1:
+                gated[key] = value  # depthwise
+                continue
+            columns = columns.view(groups, -1).repeat_interleave(len(value) // groups, 0)
+            value = value * columns.view(*columns.shape, *[1] * (value.ndim - 2))
             gated[key] = value
     return factors, gated
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from raysearch.errors import ConfigError, DataError, InputError
+from raysearch.errors import ConfigError, DataError, TraceError, UnsupportedTeacher
 from raysearch.models.teachers import resnet, vgg
 from raysearch.models.teachers.libraries import (
     suggest,
@@ -19,7 +19,7 @@ from raysearch.models.teachers.libraries import (
     torchvision_network,
     without_heads,
 )
-from raysearch.models.tracing.capture import describe, evaluation, example, reason, select
+from raysearch.models.tracing.capture import describe, evaluation, reason, select, try_forward
 from raysearch.models.weights import apply_weights, load_weights
 
 Maker = Callable[[str, int, Sequence[int]], nn.Module]
@@ -83,20 +83,22 @@ def check_forward(
 
     Raises:
         DataError: the module does not take such images.
+        UnsupportedTeacher: it takes batches of another size only.
         TraceError: it returns several outputs and `output_index` does not say which, or no tensor.
         ConfigError: it does not return logits [B, num_classes].
     """
     shape = tuple(input_shape)
-    try:
-        with evaluation(module):
-            outputs = module(example(module, shape, 2))
-    except InputError:
-        raise
-    except Exception as error:  # a user's forward may raise anything; it is re-raised as our own
-        raise DataError(
-            f"the teacher does not take images of shape {list(shape)}: {describe(module, error)} raises {reason(error)}; "
-            "set data.resize or data.mode, or choose another teacher.model"
-        ) from error
+    with evaluation(module):
+        try:
+            outputs = try_forward(module, shape, 2)
+        except UnsupportedTeacher:
+            raise
+        except TraceError as error:
+            cause = error.__cause__ or error
+            raise DataError(
+                f"the teacher does not take images of shape {list(shape)}: {describe(module, cause)} raises {reason(cause)}; "
+                "set data.resize or data.mode, or choose another teacher.model"
+            ) from error
     logits = select(outputs, output_index)
     classes = num_classes or "K"
     found = ["batch", *logits.shape[1:]] if logits.shape[:1] == (2,) else list(logits.shape)

@@ -120,14 +120,13 @@ def _layer(
 ) -> Layer:
     attrs, states = dict(found.attrs), dict(found.states)
     params: dict[str, str] = {}
-    if states and found.op == "opaque":
-        params = {role: state.name for role, state in states.items() if isinstance(state, State)}
-    elif states:
+    if states:
         one_module = found.op in _MODULE_OPS or (
-            found.op != "param_binary" and not all(isinstance(v, State) for v in states.values())
+            found.op not in ("param_binary", "opaque")
+            and not all(isinstance(v, State) for v in states.values())
         )
         params, extra = name_states(folds, name, states, in_module=states if one_module else ())
-        trained = OPS[found.op].params(attrs)
+        trained = OPS[found.op].params(attrs) if found.op != "opaque" else {}
         untrained = [role for role in extra.pop("untrained", ()) if role in trained]
         attrs |= {**extra, **({"untrained": untrained} if untrained else {})}
     if "running_mean" in states:

@@ -122,7 +122,7 @@ def capture(module: nn.Module, input_shape: Shape, output_index: int | str | Non
     """Captures an unwrapped module that is in evaluation mode."""
     if not any(True for _ in module.parameters()):
         raise TraceError(f"{type(module).__name__} has no parameters, so there is nothing to learn")
-    select(_try_forward(module, input_shape), output_index)
+    select(try_forward(module, input_shape), output_index)
     program = _export(module, input_shape)
     captured = _read(program, output_index)
     _refuse_fixed_batch(program, captured.input, module)
@@ -154,16 +154,21 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
-def _try_forward(module: nn.Module, input_shape: Shape) -> Any:
-    """Runs the module once on real tensors: what fails here is the user's to mend."""
+def try_forward(module: nn.Module, input_shape: Shape, batch: int = EXAMPLE_BATCH) -> Any:
+    """Runs the module once on real tensors: what fails here is the user's to mend.
+
+    Raises:
+        UnsupportedTeacher: it takes a batch of another size.
+        TraceError: it takes no such input; `__cause__` is its own error.
+    """
     try:
-        return module(example(module, input_shape))
+        return module(example(module, input_shape, batch))
     except Exception as error:  # a user's forward may raise anything; it is re-raised as our own
         where, why = describe(module, error), reason(error)
-        for batch in _OTHER_BATCHES:
-            if _accepts(module, input_shape, batch):
+        for other in _OTHER_BATCHES:
+            if _accepts(module, input_shape, other):
                 raise UnsupportedTeacher(
-                    f"{where} works on a batch of {batch} but not of {EXAMPLE_BATCH}: the batch size is written in "
+                    f"{where} works on a batch of {other} but not of {batch}: the batch size is written in "
                     f"its code ({why}); use x.shape[0] or -1 instead"
                 ) from error
         raise TraceError(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raysearch.models.tracing.values import (
+    Constant,
     Made,
     State,
     Value,
@@ -106,7 +107,11 @@ def fold_program(value: Value) -> dict[str, Any]:
     Raises:
         Unreadable: it cannot be written down.
     """
-    return program_of(value, _no_slot, lambda state: state.name, None)
+    return program_of(value, _no_slot, _name, None)
+
+
+def _name(state: State | Constant) -> str:
+    return state.name if isinstance(state, State) else ""
 
 
 def _no_slot(made: Made) -> int:

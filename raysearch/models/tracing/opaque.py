@@ -17,12 +17,14 @@ from raysearch.models.programs import Tensors, overload, replay
 from raysearch.models.tracing.rules import Call
 from raysearch.models.tracing.values import (
     Batch,
+    Constant,
     Made,
     State,
     Step,
     Unreadable,
     Value,
     is_symbolic,
+    is_trainable,
     program_of,
     read,
 )
@@ -69,7 +71,7 @@ class OpaqueDraft:
 
     attrs: Mapping[str, Any]
     producers: tuple[int, ...]
-    states: Mapping[str, State]
+    states: Mapping[str, State | Constant]
 
 
 def pending_step(call: Call, values: Mapping[fx.Node, Value], images: Any, *, moving: bool) -> Step:
@@ -197,22 +199,25 @@ def opaque_draft(pending: Pending, tensors: Mapping[str, torch.Tensor]) -> Opaqu
         Unreadable: it holds what JSON cannot.
     """
     slots: dict[int, Made] = {}
-    states: dict[str, State] = {}
+    states: dict[str, State | Constant] = {}
 
     def slot(made: Made) -> int:
         slots.setdefault(made.position, made)
         return list(slots).index(made.position)
 
-    def state(found: State) -> str:
+    def state(found: State | Constant) -> str:
         for role, known in states.items():
-            if known.name == found.name:
+            if _identity(known) == _identity(found):
                 return role
         states[f"state_{len(states)}"] = found
         return f"state_{len(states) - 1}"
 
     program = program_of(pending.value, slot, state, pending.precision)
     in_shapes = [list(pending.shape_of(made)) for made in slots.values()]
-    held = {role: tensors[found.name].detach() for role, found in states.items()}
+    held = {
+        role: found.tensor if isinstance(found, Constant) else tensors[found.name].detach()
+        for role, found in states.items()
+    }
     macs, view = _measure(program, in_shapes, held, pending)
     shapes = {role: list(tensor.shape) for role, tensor in held.items()}
     attrs = {
@@ -220,8 +225,10 @@ def opaque_draft(pending: Pending, tensors: Mapping[str, torch.Tensor]) -> Opaqu
         "in_shapes": in_shapes,
         "out_shape": [int(size) for size in pending.value.meta.shape[1:]],
         "macs": macs,
-        "params": {role: shapes[role] for role, found in states.items() if found.trainable},
-        "buffers": {role: shapes[role] for role, found in states.items() if not found.trainable},
+        "params": {role: shapes[role] for role, found in states.items() if is_trainable(found)},
+        "buffers": {
+            role: shapes[role] for role, found in states.items() if not is_trainable(found)
+        },
         "dtypes": {
             role: str(tensor.dtype).removeprefix("torch.")
             for role, tensor in held.items()
@@ -230,6 +237,10 @@ def opaque_draft(pending: Pending, tensors: Mapping[str, torch.Tensor]) -> Opaqu
         "view": view,
     }
     return OpaqueDraft(attrs, tuple(slots), states)
+
+
+def _identity(state: State | Constant) -> str | int:
+    return state.name if isinstance(state, State) else id(state.tensor)
 
 
 def _measure(

@@ -55,7 +55,7 @@ class Reading:
 
     Attributes:
         several: the values that a node with several outputs has.
-        parts: for a part of another tensor (by identity) that tensor and the call that took the part.
+        parts: for a part of another tensor that tensor and the call that took the part.
     """
 
     capture: Capture
@@ -63,7 +63,7 @@ class Reading:
     layers: list[Found] = field(default_factory=list)
     values: dict[fx.Node, Value] = field(default_factory=dict)
     several: dict[fx.Node, Sequence[Value | None]] = field(default_factory=dict)
-    parts: dict[int, tuple[Value, Call]] = field(default_factory=dict)
+    parts: dict[Value, tuple[Value, Call]] = field(default_factory=dict)
 
     @property
     def images(self) -> Any:
@@ -72,6 +72,11 @@ class Reading:
 
 
 def read_node(reading: Reading, node: fx.Node) -> None:
+    """Takes up one node.
+
+    Raises:
+        UnsupportedTeacher: it mixes the images of a batch, is random, or cannot be written down.
+    """
     site = site_of(node)
     if node.target is operator.getitem:
         _read_item(reading, node, site)
@@ -103,20 +108,8 @@ def _read_item(reading: Reading, node: fx.Node, site: Site) -> None:
     if found is None and isinstance(step, Step):
         found = Item(step, int(index), node.meta["val"])  # type: ignore[arg-type]
     if found is not None:
-        reading.values[node] = _presented(reading, found, bind_item(node, source, site), site)
-
-
-def bind_item(node: fx.Node, source: fx.Node, site: Site) -> Call:
-    """The call whose item a node is, for messages."""
-    return (
-        replace(bind(source, site.where), node=node)
-        if _is_aten(source)
-        else Call(node, "getitem", {}, site.where)
-    )
-
-
-def _is_aten(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload)
+        call = Call(node, str(source.target).split(".")[-2:][0], {}, site.where)
+        reading.values[node] = _presented(reading, found, call, site)
 
 
 def _read_region(reading: Reading, node: fx.Node, site: Site) -> None:
@@ -152,7 +145,9 @@ def _read_call(reading: Reading, node: fx.Node, site: Site) -> None:
     if call.name in _IGNORED or not isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
         return  # a number: refused where something computes with it
     if sources and _is_alias(reading, call, sources[0]):
-        values[node] = values[sources[0]]
+        source = values[sources[0]]
+        is_copy = call.name == "clone" and isinstance(source, Made)
+        values[node] = replace(source) if is_copy else source  # writes into a copy leave the source
         return
     why = "is not supported"
     moving = [n for n in sources if depends_on_images(values[n])]
@@ -183,7 +178,7 @@ def _settle(reading: Reading, call: Call, value: Value, site: Site) -> None:
     if is_in_place(node):
         _overwrite(reading, values[node.args[0]], value, call, site)  # type: ignore[index]
     elif call.name in _SCATTER:
-        reading.parts[id(value)] = (values[node.args[0]], call)  # type: ignore[index]
+        reading.parts[value] = (values[node.args[0]], call)  # type: ignore[index]
     values[node] = value
 
 
@@ -192,9 +187,9 @@ def _overwrite(reading: Reading, old: Value, new: Value, call: Call, site: Site)
     for node, held in list(reading.values.items()):
         if held is old:
             reading.values[node] = new
-    if id(old) not in reading.parts:
+    if old not in reading.parts:
         return
-    whole, taken = reading.parts[id(old)]
+    whole, taken = reading.parts[old]
     dims = [
         taken.args[name] for name in ("dim", "index", "start", "end", "step") if name in taken.args
     ]
@@ -291,20 +286,24 @@ def _append(
         raise NotCanonical(f"is not supported here: {error}") from error
     if shape is not None and expected != shape:
         raise NotCanonical(f"gives {list(shape)} where {list(expected)} was expected")
-    reading.layers.append(
-        Found(
-            draft.op,
-            draft.attrs,
-            tuple(producers),
-            states,
-            expected,
-            site.path,
-            site.kind,
-            site.visit,
-            call.name,
-        )
-    )
-    return Made(len(reading.layers) - 1, meta)
+    found = (draft.op, draft.attrs, tuple(producers), states, expected)
+    return Made(_add(reading, call, site, *found), meta)
+
+
+def _add(
+    reading: Reading,
+    call: Call,
+    site: Site,
+    op: str,
+    attrs: Mapping[str, Any],
+    producers: tuple[int, ...],
+    states: Mapping[str, Value],
+    shape: Shape,
+) -> int:
+    """Adds a layer and returns its position."""
+    place = (site.path, site.kind, site.visit, call.name)
+    reading.layers.append(Found(op, attrs, producers, states, shape, *place))
+    return len(reading.layers) - 1
 
 
 def _check_readable(value: Value) -> None:
@@ -338,20 +337,8 @@ def _presented(reading: Reading, value: Value, call: Call, site: Site) -> Value:
         draft = opaque_draft(pending, reading.tensors)
     except Unreadable as error:
         raise call.refuse(str(error)) from error
-    reading.layers.append(
-        Found(
-            "opaque",
-            draft.attrs,
-            draft.producers,
-            draft.states,
-            shape[1:],
-            site.path,
-            site.kind,
-            site.visit,
-            call.name,
-        )
-    )
-    return Made(len(reading.layers) - 1, meta)
+    found = ("opaque", draft.attrs, draft.producers, draft.states, shape[1:])
+    return Made(_add(reading, call, site, *found), meta)
 
 
 def _is_alias(reading: Reading, call: Call, tensor: fx.Node) -> bool:

@@ -16,6 +16,8 @@ from raysearch.models.tracing.cache import keep_trace, read_trace
 from raysearch.models.tracing.canonicalise import canonicalise
 from raysearch.models.tracing.capture import capture, evaluation, example, select
 from raysearch.models.tracing.identity import trace_key
+from raysearch.models.tracing.strides import mark_copies
+from raysearch.models.weights import misfits
 from raysearch.models.wrappers import unwrap
 
 _CHECKED_BATCHES = (2, 5)
@@ -33,7 +35,8 @@ def trace(
     """Captures a teacher as it computes in evaluation mode.
 
     The module is left as it was: weights, buffers and every training flag. What evaluation does not show is not captured:
-    stochastic depth is gone, dropout stays.
+    stochastic depth is gone, dropout stays. Operations that we do not know are replayed as they are (`opaque` layers); weights that are
+    computed from parameters are folded into plain ones.
 
     Args:
         module: the teacher; takes one tensor [B, *input_shape] and returns logits [B, K].
@@ -44,8 +47,8 @@ def trace(
 
     Raises:
         TraceError: the teacher rejects the input, has several outputs, or returns no tensor.
-        UnsupportedTeacher: control flow on data, the batch size in the code, an unknown operation, or a captured graph that
-            does not give the teacher's logits.
+        UnsupportedTeacher: control flow on data, the batch size in the code, images that are not independent, or a captured graph
+            that does not give the teacher's logits.
     """
     if not isinstance(module, nn.Module):
         raise TraceError(f"a torch.nn.Module is needed, but {type(module).__name__} was given")
@@ -57,7 +60,7 @@ def trace(
         if kept is not None:
             return kept
         captured = capture(teacher, shape, output_index)
-        architecture = canonicalise(captured, teacher, shape)
+        architecture = mark_copies(canonicalise(captured, teacher, shape))
         _prove(architecture, teacher, output_index, _CHECKED_BATCHES)
     if key is not None:
         keep_trace(key, architecture)
@@ -70,6 +73,8 @@ def _kept(
     """The graph of an earlier capture, where it still gives the teacher's logits."""
     architecture = read_trace(key) if key is not None else None
     if architecture is None or architecture.input_shape != shape:
+        return None
+    if any(found is not None for _, found, _ in misfits(architecture, teacher.state_dict())):
         return None
     try:
         _prove(architecture, teacher, output_index, _CHECKED_AGAIN)

@@ -16,7 +16,8 @@ import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import free_symbols
 
-from raysearch.architecture.programs import DTYPES, MAX_CONSTANT
+from raysearch.architecture.programs import DTYPES, MAX_CONSTANT, MAX_DATA
+from raysearch.models.programs import encoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +168,7 @@ def read(argument: Any, values: Mapping[fx.Node, Value], batch: Any) -> Any:
 def program_of(
     value: Value,
     slot: Callable[[Made], int],
-    state: Callable[[State], str],
+    state: Callable[[State | Constant], str],
     precision: torch.dtype | None,
 ) -> dict[str, Any]:
     """The program that computes a value.
@@ -175,7 +176,7 @@ def program_of(
     Args:
         value: what the program gives.
         slot: the number of an input slot.
-        state: the name of a state in the program.
+        state: the name of a state in the program, or of a constant that is too large to be written as numbers; "" where it has none.
         precision: of the images, written as "input"; None: written by name.
 
     Raises:
@@ -192,7 +193,8 @@ def program_of(
         if isinstance(item, State):
             return {"state": state(item)}
         if isinstance(item, Constant):
-            return _constant(item.tensor)
+            name = state(item) if MAX_CONSTANT < item.tensor.numel() <= MAX_DATA else ""
+            return {"state": name} if name else _constant(item.tensor)
         if isinstance(item, Item):
             return {"step": place[id(item.step)], "item": item.index}
         if isinstance(item, Step):
@@ -236,14 +238,17 @@ def _ordered(value: Value) -> list[Step]:
 
 
 def _constant(tensor: torch.Tensor) -> dict[str, Any]:
-    if tensor.numel() > MAX_CONSTANT:
+    shape, dtype = list(tensor.shape), _word(tensor.dtype)
+    if tensor.numel() > MAX_DATA:
         raise Unreadable(
             f"computes with a constant of {tensor.numel()} numbers that forward makes; register it as a buffer of the module"
         )
+    if tensor.numel() > MAX_CONSTANT:
+        return {"data": encoded(tensor), "shape": shape, "dtype": dtype}
     numbers = tensor.detach().cpu().reshape(-1).tolist()
     if any(isinstance(number, complex) or number != number for number in numbers):
         raise Unreadable("computes with a constant that is complex or NaN")
-    return {"tensor": numbers, "shape": list(tensor.shape), "dtype": _word(tensor.dtype)}
+    return {"tensor": numbers, "shape": shape, "dtype": dtype}
 
 
 def _word(dtype: torch.dtype) -> str:

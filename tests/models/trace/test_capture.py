@@ -65,9 +65,9 @@ REFUSED = {
     "noise": (lambda _, x: x + torch.randn_like(x), (), "aten.randn_like"),
     "numpy": (lambda _, x: torch.from_numpy(x.numpy()), (), "torch.export"),
     "a constant of many numbers": (
-        lambda _, x: x * torch.from_numpy(np.ones((8, 8, 80, 1), np.float32)).sum(2)[None],
+        lambda _, x: x * torch.from_numpy(np.ones((8, 8, 8, 2100), np.float32)).sum(3)[None],
         (),
-        "constant of 5120 numbers",
+        "constant of 1075200 numbers",
     ),
     "a mixture without a rule": (lambda _, x: torch.roll(x, 1, 0), (), "aten.roll"),
     "a mixture that only numbers show": (

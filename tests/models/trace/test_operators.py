@@ -521,6 +521,38 @@ def test_a_write_into_a_part_is_equal_or_refused(tmp_path):
         trace(Net(write_behind_a_view), SHAPE)
 
 
+class Cached(nn.Module):
+    """Attention biases that the first forward pass computes and keeps, as LeViT's do."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias, self.cache = nn.Parameter(torch.randn(1)), None
+
+    def forward(self, x):
+        if self.cache is None:
+            self.cache = torch.arange(120.0 * 120).reshape(1, 120, 120).remainder(7) * self.bias
+        x = x.flatten(2)
+        return torch.matmul(x, self.cache.softmax(-1)).reshape(-1, 8, 12, 10)
+
+
+def test_larger_constants_become_buffers(tmp_path):
+    architecture = check(Net(lambda net, x: net.part(x), part=Cached()), folder=tmp_path)
+    rebuilt = build(architecture)
+    large = [b for b in rebuilt.buffers() if b.numel() == 120 * 120]
+    assert len(large) == 1
+    assert float(large[0].abs().max()) > 0
+
+
+def test_a_write_into_a_copy_leaves_the_source():
+    def copied(_, x):
+        kept = x.clone()
+        x.mul_(3)
+        kept.add_(1)
+        return kept - x
+
+    assert "opaque" not in ops(check(Net(copied)))
+
+
 def test_a_local_response_norm_leaves_the_channels_free(tmp_path):
     norm = nn.LocalResponseNorm(5, alpha=0.1, beta=0.5, k=2.0)
     architecture = check(Net(lambda net, x: net.norm(x), norm=norm), folder=tmp_path)
