@@ -1,4 +1,4 @@
-"""torch-pruning's importance of channels (Fang et al. 2023, "DepGraph", section 3.3); needs the extra `pruning`."""
+"""torch-pruning's importance of channels (Fang et al. 2023, "DepGraph", section 3.3); needs the extra `prune`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pruning_importance(
         import torch_pruning
     except ImportError:
         raise MissingPackageError(
-            "distill.inherit: 'pruning' needs torch-pruning; run: pip install 'raysearch[pruning]'"
+            "distill.inherit: 'pruning' needs torch-pruning; run: pip install 'raysearch[prune]'"
         ) from None
     module = build(architecture, inherit_from=state).eval()
     analysis = analyse(architecture)

@@ -30,6 +30,7 @@ class Case:
         shape: of one input.
         output_index: for several outputs.
         folded: weights are computed from others, so that names and counts of parameters differ from the module's.
+        permutes: moves channels; where there is only one, torch saves a copy that we count.
         temporaries: some of its operations are several calls of torch, whose tensors between are not ours to count.
     """
 
@@ -37,6 +38,7 @@ class Case:
     shape: tuple[int, ...] = SHAPE
     output_index: int | str | None = None
     folded: bool = False
+    permutes: bool = False
     temporaries: bool = False
 
 
@@ -362,7 +364,7 @@ CASES: dict[str, Case] = {
     "PlainNorms": Case(plain_norms),
     "BiasFree": Case(bias_free),
     "KeywordNames": Case(KeywordNames),
-    "PermuteHead": Case(PermuteHead),
+    "PermuteHead": Case(PermuteHead, permutes=True),
     "ConvHead": Case(ConvHead),
     "ScaleNet": Case(_classifier(lambda: blocks.LayerScale(12))),
     "FusedSiLU": Case(_classifier(lambda: blocks.GatedUnit(12))),

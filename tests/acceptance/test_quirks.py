@@ -55,8 +55,11 @@ def test_random_students_of_a_quirk_run_train_and_are_counted(networks, name, gr
         numel = sum(p.numel() for p in built.parameters())
         assert numel == student.num_params == params[row]
         assert measures.macs(built.eval(), images[:1]) == student.macs == macs[row]
-        if not case.temporaries:
-            assert measures.peak_bytes(built, images[:1].clone()) == student.peak_memory_bytes
+        peak = measures.peak_bytes(built, images[:1].clone())
+        if case.permutes:
+            assert 0 < peak <= student.peak_memory_bytes
+        elif not case.temporaries:
+            assert peak == student.peak_memory_bytes
         assert build(student)(images).shape == logits.shape
 
 

@@ -7,6 +7,7 @@ be written in a model by chance, and a batch axis that comes back as a plain num
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import io
 import logging
@@ -188,7 +189,7 @@ def _export(module: nn.Module, input_shape: Shape) -> ExportedProgram:
     level = logging.getLogger("torch").level
     logging.getLogger("torch").setLevel(logging.CRITICAL)  # its own reports repeat what we raise
     try:
-        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        with _no_collection(), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return export(
                 module,
@@ -207,6 +208,18 @@ def _export(module: nn.Module, input_shape: Shape) -> ExportedProgram:
         ) from error
     finally:
         logging.getLogger("torch").setLevel(level)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the garbage collector: export makes so many small objects that it takes a fifth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _dynamic(module: nn.Module) -> Any:

@@ -15,7 +15,7 @@ from torch import fx
 from raysearch.models.tracing.rules import Call, Draft, Rule, shape_of
 
 COPIES = frozenset({"contiguous", "clone"})
-PARTED = frozenset({"chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk"})
+PARTED = frozenset({"chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unbind"})
 """Operations with several outputs, each a slice of the input."""
 
 _MIXES = "moves the batch axis"
@@ -31,6 +31,8 @@ def part(call: Call, node: fx.Node) -> Draft:
     axis = call.axis("self", call.args.get("dim") or 0)
     outputs = call.node.meta["val"]
     index = int(node.args[1])  # type: ignore[arg-type]
+    if call.name == "unbind":
+        return _place(call, axis, index)
     start = sum(int(other.shape[axis + 1]) for other in outputs[:index])
     stop = start + int(outputs[index].shape[axis + 1])
     return _sliced(call.args["self"], axis, start, stop)
@@ -59,10 +61,13 @@ def _narrow(call: Call) -> Draft:
 
 
 def _select(call: Call) -> Draft:
+    axis = call.axis("self", call.args["dim"])
+    return _place(call, axis, call.args["index"] % sizes_of(call.args["self"])[axis])
+
+
+def _place(call: Call, axis: int, index: int) -> Draft:
     """One place of an axis, and then the axis merged away."""
-    source, axis = call.args["self"], call.axis("self", call.args["dim"])
-    sizes = sizes_of(source)
-    index = call.args["index"] % sizes[axis]
+    source, sizes = call.args["self"], sizes_of(call.args["self"])
     taken = _sliced(source, axis, index, index + 1)
     sizes[axis] = 1
     return _reshaped(call, taken, sizes, sizes[:axis] + sizes[axis + 1 :])

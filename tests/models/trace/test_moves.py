@@ -167,6 +167,10 @@ MOVES = {
     "negative ends": (lambda x: x[:, -3:, 1:-1], 3 * 24),
     "every second channel": (lambda x: x[:, ::2], 4 * 36),
     "one channel": (lambda x: x[:, 3], 36),
+    "unbound halves": (
+        lambda x: torch.maximum(*x.unflatten(1, (2, -1)).unbind(1)),
+        4 * 36,
+    ),
     "one row": (lambda x: x[..., 2, :], 8 * 6),
     "a new axis": (lambda x: x[:, None].sum(1), 8 * 36),
     "moveaxis": (lambda x: x.moveaxis((2, 3), (1, 2)).amax((1, 2)), 8),
