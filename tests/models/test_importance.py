@@ -157,7 +157,7 @@ def test_without_torch_pruning_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     teacher = LeNet()
     architecture = trace(teacher, (3, 16, 16))
-    with pytest.raises(MissingPackageError, match=r"pip install 'raysearch\[pruning\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'raysearch\[prune\]'"):
         pruning_importance(architecture, teacher.state_dict(), torch.zeros(2, 3, 16, 16))
 
 
