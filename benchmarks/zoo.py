@@ -117,7 +117,7 @@ def check_teacher(module: Any, shape: tuple[int, int, int]) -> tuple[Any, dict[s
     from raysearch.models import build, trace
 
     start = time.process_time()
-    architecture = trace(module, shape)
+    architecture = trace(module, shape, cache=False)
     trace_s = time.process_time() - start
     rebuilt = build(architecture, inherit_from=module).eval()
     equal = True
@@ -170,7 +170,7 @@ def check_students(architecture: Any, module: Any, num: int) -> dict[str, Any]:
     found = {
         "students": f"{right}/{2 * num}",
         "groups": len(groups),
-        "channels": sum(group.size for group in groups),
+        "channels": sum(group.size * len(group.producers) for group in groups),
     }
     return {**found, "wrong": wrong[:3]} if wrong else found
 
@@ -191,12 +191,20 @@ def torch_prunings_groups(module: Any, shape: tuple[int, int, int]) -> dict[str,
             makers = (nn.Linear, nn.modules.conv._ConvNd)
             last = [child for child in module.modules() if isinstance(child, makers)][-1]
             groups = graph.get_all_groups(ignored_layers=[last], root_module_types=list(makers))
-            sizes = [len(group[0].idxs) for group in groups]
+            num_groups, channels = 0, {}
+            for group in groups:
+                num_groups += 1
+                for dependency, _ in group:
+                    made = dependency.target.module
+                    depthwise = getattr(made, "groups", 1) == getattr(made, "in_channels", 0) > 1
+                    cuts = graph.is_out_channel_pruning_fn(dependency.handler)
+                    if isinstance(made, makers) and cuts and not depthwise:
+                        channels[made] = made.weight.shape[int(getattr(made, "transposed", False))]
     except Exception as error:  # noqa: BLE001  # whatever it dies of is its row
         return {"their_groups": type(error).__name__, "their_channels": ""}
     finally:
         signal.alarm(0)
-    return {"their_groups": len(sizes), "their_channels": sum(sizes)}
+    return {"their_groups": num_groups, "their_channels": sum(channels.values())}
 
 
 def measure(name: str, students: int) -> dict[str, Any]:
@@ -264,7 +272,7 @@ def markdown(figures: dict[str, Any]) -> str:
         less = sum(row["channels"] < row["their_channels"] for row in both)
         lines.append(
             f"torch-pruning runs on {len(both)} of {len(ran)}; there we have more free channels on {more}, fewer on {less} "
-            "(ours count once what must shrink together; its own are those of each group's first layer, coupled ones among them too)."
+            "(output channels of convolutions and linear layers that may be cut, depthwise ones left out)."
         )
     lines += ["", f"| {' | '.join(COLUMNS.values())} |", f"|{'---|' * len(COLUMNS)}"]
     for row in rows:

@@ -22,6 +22,7 @@ from raysearch.errors import DataError
 from raysearch.files import RunFiles, read_json
 from raysearch.models import build, load_weights
 from raysearch.models.pruning import pruning_importance
+from raysearch.models.states import state_of
 from raysearch.objective import Floor, ObjectiveName, parse_floor, resolve_objective
 from raysearch.schedules import make_scheduler
 from raysearch.subject import (
@@ -140,7 +141,7 @@ def _problem(
     space = make_space(config, architecture, measured)
     make_algorithm(config.search.method, space, config.run.seed, config.search.options)
     if config.distill.inherit == "pruning":  # which not every teacher allows
-        state = module.state_dict()
+        state = state_of(module)
         device = next(iter(state.values())).device
         pruning_importance(architecture, state, torch.zeros(2, *data.shape, device=device))
     budget = config.limits

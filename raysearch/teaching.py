@@ -15,6 +15,7 @@ from raysearch.config import Config
 from raysearch.data import distillation_data
 from raysearch.data.batches import DeviceBatches
 from raysearch.models.scores import channel_scores, load_scores, save_scores
+from raysearch.models.states import state_of
 from raysearch.problem import Problem, check_teacher_accuracy
 from trainables.distillation import DistillationContext, DistillationTrainable
 from trainables.teacher import cached_teacher
@@ -118,7 +119,7 @@ def make_context(
     """
     config = problem.config
     inherit = "fresh" if config.distill.inherit == "none" else "inherit"
-    state = problem.teacher.state_dict()
+    state = state_of(problem.teacher)
     return DistillationContext(
         teacher=problem.architecture.to_json(),
         teacher_weights={name: value.cpu().numpy() for name, value in state.items()},
@@ -159,7 +160,7 @@ def rank_channels(problem: Problem, folder: Path | None) -> list[np.ndarray] | N
     file = None if folder is None else folder / f"importance-{ranking}.safetensors"
     scores = None if file is None else load_scores(file, architecture)
     if scores is None:
-        state = problem.teacher.state_dict()
+        state = state_of(problem.teacher)
         scores = channel_scores(ranking, architecture, state, lambda: labelled_batches(problem))
         if file is not None and scores is not None:
             save_scores(file, architecture, scores)

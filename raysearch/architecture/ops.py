@@ -6,7 +6,7 @@ first axis after the batch, so that 0 is the channel axis of a feature map.
 Attributes by operation
     conv          in_channels, out_channels, kernel, stride, padding, dilation, groups, bias (rank = len(kernel))
     linear        in_features, out_features, bias (acts on the last axis)
-    batch_norm    num_features, eps, momentum, affine
+    batch_norm    num_features, eps, momentum, affine; bias where a weight has none (false)
     unary         fn (ATen name: "relu", "gelu", ...), args (list), kwargs (dict)
     dropout       fn ("dropout", "feature_dropout"), p
     pool          kind ("max", "avg"), kernel, stride, padding, dilation, ceil_mode, count_include_pad
@@ -191,7 +191,7 @@ def _linear_params(attrs: Attrs) -> dict[str, Shape]:
 
 def _batch_norm_params(attrs: Attrs) -> dict[str, Shape]:
     size = (attrs["num_features"],)
-    return {"weight": size, "bias": size} if attrs["affine"] else {}
+    return parametric.pair(size, attrs["affine"], attrs.get("bias", True))
 
 
 def _batch_norm_buffers(attrs: Attrs) -> dict[str, Shape]:

@@ -3,8 +3,8 @@
 The rows of `OPS` for them, and for each role the axis of its shape that follows the channels. Axes of tensors count without the batch.
 
 Attributes by operation
-    group_norm      groups, num_channels, eps, affine (groups == num_channels > 1: each channel alone, as many groups as channels)
-    instance_norm   num_features, eps, momentum, affine, track (running statistics, which evaluation uses)
+    group_norm      groups, num_channels, eps, affine, bias where a weight has none (groups == num_channels > 1: each channel alone, as many groups as channels)
+    instance_norm   num_features, eps, momentum, affine, bias where a weight has none, track (running statistics, which evaluation uses)
     layer_norm      shape (of the last axes), eps, affine, bias
     rms_norm        shape, eps (null: the precision's), affine
     local_response_norm size, alpha, beta, k (over neighbouring channels; no parameters)
@@ -112,18 +112,19 @@ def conv_transpose_macs(attrs: Attrs, shape: Shape) -> int:
     return attrs["in_channels"] * math.prod(conv_transpose_space(attrs, shape)) * taps
 
 
-def _pair(size: Shape, affine: bool, bias: bool = True) -> dict[str, Shape]:
+def pair(size: Shape, affine: bool, bias: bool = True) -> dict[str, Shape]:
+    """A normalisation's weight and bias, of the same shape."""
     if not affine:
         return {}
     return {"weight": size, "bias": size} if bias else {"weight": size}
 
 
 def group_norm_params(attrs: Attrs) -> dict[str, Shape]:
-    return _pair((attrs["num_channels"],), attrs["affine"])
+    return pair((attrs["num_channels"],), attrs["affine"], attrs.get("bias", True))
 
 
 def instance_norm_params(attrs: Attrs) -> dict[str, Shape]:
-    return _pair((attrs["num_features"],), attrs["affine"])
+    return pair((attrs["num_features"],), attrs["affine"], attrs.get("bias", True))
 
 
 def instance_norm_buffers(attrs: Attrs) -> dict[str, Shape]:
@@ -137,11 +138,11 @@ def instance_norm_buffers(attrs: Attrs) -> dict[str, Shape]:
 
 
 def layer_norm_params(attrs: Attrs) -> dict[str, Shape]:
-    return _pair(tuple(attrs["shape"]), attrs["affine"], attrs["bias"])
+    return pair(tuple(attrs["shape"]), attrs["affine"], attrs["bias"])
 
 
 def rms_norm_params(attrs: Attrs) -> dict[str, Shape]:
-    return _pair(tuple(attrs["shape"]), attrs["affine"], bias=False)
+    return pair(tuple(attrs["shape"]), attrs["affine"], bias=False)
 
 
 def prelu_params(attrs: Attrs) -> dict[str, Shape]:

@@ -162,18 +162,14 @@ def _wire(architecture: Architecture, root: nn.Module, complete: Mapping[str, bo
     graph = fx.Graph()
     graph._graph_namespace.create_name("self", None)  # else a module called so takes the name
     values: dict[str, fx.Node] = {}
-    sums: dict[tuple[str, ...], fx.Node] = {}
     modules, loose = standard_modules(architecture), loose_keys(architecture)
     wiring = _Wiring(root, graph, modules, loose, complete)
     for layer in architecture.layers:
         if layer.op == "input":
             values[layer.name] = graph.placeholder("images")
             continue
-        slots = []
-        for slot in layer.inputs:
-            if slot not in sums:
-                sums[slot] = _sum(graph, [values[name] for name in slot])
-            slots.append(sums[slot])
+        # equal sums are made anew: one that is shared would live for longer than memory is counted
+        slots = [_sum(graph, [values[name] for name in slot]) for slot in layer.inputs]
         values[layer.name] = _call(wiring, layer, slots)
     graph.output(values[architecture.output])
     return graph

@@ -187,7 +187,9 @@ def _conv_transpose(layer: Layer) -> Call:
 def _group_norm(layer: Layer) -> Call:
     a = layer.attrs
     return Call(
-        "nn.GroupNorm", (a["groups"], a["num_channels"]), _changed(a, eps=1e-5, affine=True)
+        "nn.GroupNorm",
+        (a["groups"], a["num_channels"]),
+        _changed(a, eps=1e-5, affine=True) | _unbiased(a),
     )
 
 
@@ -196,6 +198,7 @@ def _instance_norm(layer: Layer) -> Call:
     kwargs = _changed(a, eps=1e-5, momentum=0.1)
     kwargs |= {"affine": True} if a["affine"] else {}
     kwargs |= {"track_running_stats": True} if a["track"] else {}
+    kwargs |= _unbiased(a)
     return Call(f"nn.InstanceNorm{max(1, len(layer.shape) - 1)}d", (a["num_features"],), kwargs)
 
 
@@ -226,6 +229,11 @@ def _changed(attrs: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:
     return {key: attrs[key] for key, default in defaults.items() if attrs[key] != default}
 
 
+def _unbiased(attrs: Mapping[str, Any]) -> dict[str, bool]:
+    """The keyword of a normalisation with a weight alone."""
+    return {} if attrs.get("bias", True) else {"bias": False}
+
+
 def _linear(layer: Layer) -> Call:
     a = layer.attrs
     return Call(
@@ -240,6 +248,7 @@ def _batch_norm(layer: Layer) -> Call:
         for key, default in (("eps", 1e-05), ("momentum", 0.1), ("affine", True))
         if a[key] != default
     }
+    kwargs |= _unbiased(a)
     return Call(f"nn.BatchNorm{max(1, len(layer.shape) - 1)}d", (a["num_features"],), kwargs)
 
 

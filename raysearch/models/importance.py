@@ -19,6 +19,7 @@ from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.parametric import PARAMETRIC, channel_entry
 from raysearch.architecture.variables import Blocks
 from raysearch.models.build import State, build, state_keys
+from raysearch.models.states import with_folds
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """(images [B, C, H, W], labels [B] int64 or the probabilities [B, K] that are the right answer)"""
@@ -38,6 +39,7 @@ def l1_importance(architecture: Architecture, state: State) -> list[np.ndarray]:
         for each channel variable of `analyse(architecture)`, [size] float64.
     """
     analysis = analyse(architecture)
+    state = with_folds(architecture, state)
     norms = {key: tensor.detach().abs().double() for key, tensor in state.items()}
     scores = ChannelSums(analysis)
     seen: set[str] = set()

@@ -36,6 +36,17 @@ def test_l1_is_the_sum_of_the_absolute_weights_of_a_filter():
     assert found.tolist() == [75 * (channel + 1) for channel in range(6)]
 
 
+def test_filters_that_are_computed_from_other_weights_are_scored_as_they_act():
+    teacher = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.Flatten(), nn.Linear(144, 2)
+    )
+    with torch.no_grad():
+        teacher[0].parametrizations.weight.original0.mul_(torch.arange(1.0, 5)[:, None, None, None])
+    architecture = trace(teacher, (3, 8, 8))
+    scores = l1_importance(architecture, teacher.state_dict())[variable_of(architecture, "0")]
+    assert scores == pytest.approx(teacher[0].weight.detach().abs().double().flatten(1).sum(1))
+
+
 def test_coupled_filters_are_scored_together_and_parts_of_one_filter_bank_apart():
     teacher = OptionA()
     architecture = trace(teacher, (3, 16, 16))

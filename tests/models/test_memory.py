@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from raysearch.architecture import SearchSpace
+from raysearch.architecture import Architecture, Layer, SearchSpace
 from raysearch.models import build, load_teacher, trace
 
 
@@ -50,3 +50,19 @@ def test_counted_memory_is_what_a_pass_holds(name):
         assert architecture.peak_memory_bytes == seen.peak
         weights = sum(tensor.numel() * tensor.element_size() for tensor in state)
         assert architecture.memory_bytes == seen.peak + weights
+
+
+def test_equal_sums_in_front_of_two_layers_are_two_tensors():
+    """One that both share would live until the second, which is not what is counted."""
+    shape = (3, 8, 8)
+    layers = [Layer("x", "input", shape=shape)]
+    for name in "abcd":
+        slot = ("a", "b") if name in "cd" else ("x",)
+        attrs = {"fn": "relu", "args": [], "kwargs": {}}
+        layers.append(Layer(name, "unary", (slot,), attrs, shape))
+    layers.append(Layer("e", "add", (("c",), ("d",)), {}, shape))
+    architecture = Architecture(shape, tuple(layers), "e")
+    image = torch.zeros(1, *shape)
+    with torch.inference_mode(), PeakBytes(image) as seen:
+        build(architecture)(image)
+    assert architecture.peak_memory_bytes == seen.peak

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import sys
 
@@ -216,6 +217,16 @@ def test_scores_that_a_run_has_left_are_used_again(problem, tmp_path):
     again = make_context(ranked, {"accuracy": 0.9}, resources, scores_folder=tmp_path)
     for ours, stored in zip(again.channel_scores, turned, strict=True):
         assert np.array_equal(ours, stored)
+
+
+def test_trials_get_the_buffers_that_the_teacher_does_not_save(problem):
+    teacher = copy.deepcopy(problem.teacher)
+    teacher.register_buffer("mean", torch.full((3,), 0.5), persistent=False)
+    resources = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
+    shared = make_context(
+        dataclasses.replace(problem, teacher=teacher), {"accuracy": 0.9}, resources
+    )
+    assert shared.teacher_weights["mean"].tolist() == [0.5] * 3
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from raysearch.models.tracing.rules import Call, Draft, Rule, shape_of, spread, weights
+from raysearch.models.tracing.rules import Call, Draft, Rule, affine, shape_of, spread, weights
 
 
 def _conv_transpose(call: Call) -> Draft:
@@ -30,20 +30,12 @@ def _conv_transpose(call: Call) -> Draft:
     return Draft("conv_transpose", (call.args["input"],), attrs, weights(call, "weight", "bias"))
 
 
-def _affine(call: Call) -> bool:
-    """Whether a normalisation has both weight and bias, not none."""
-    affine = call.args["weight"] is not None
-    if affine is not (call.args["bias"] is not None):
-        raise call.unknown("has only one of weight and bias")
-    return affine
-
-
 def _group_norm(call: Call) -> Draft:
     attrs = {
         "groups": call.args["num_groups"],
         "num_channels": call.size("input", 1),
         "eps": call.args["eps"],
-        "affine": _affine(call),
+        **affine(call),
     }
     return Draft("group_norm", (call.args["input"],), attrs, weights(call, "weight", "bias"))
 
@@ -56,7 +48,7 @@ def _instance_norm(call: Call) -> Draft:
         "num_features": call.size("input", 1),
         "eps": call.args["eps"],
         "momentum": call.args["momentum"],
-        "affine": _affine(call),
+        **affine(call),
         "track": track,
     }
     roles = ("weight", "bias", *(("running_mean", "running_var") if track else ()))
@@ -82,8 +74,8 @@ def _rms_norm(call: Call) -> Draft:
     shape = list(call.args["normalized_shape"])
     if len(shape) >= call.rank("input"):
         raise call.refuse("normalises over the batch axis, so its images are not independent")
-    affine = call.args["weight"] is not None
-    attrs = {"shape": shape, "eps": call.args["eps"], "affine": affine}
+    has_weight = call.args["weight"] is not None
+    attrs = {"shape": shape, "eps": call.args["eps"], "affine": has_weight}
     return Draft("rms_norm", (call.args["input"],), attrs, weights(call, "weight"))
 
 

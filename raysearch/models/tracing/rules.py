@@ -7,16 +7,20 @@ layer.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from raysearch.errors import UnsupportedTeacher
 from raysearch.models.calls import BINARY, PARAM_BINARY, UNARY
 from raysearch.models.tracing.values import Made
+
+_WEIGHT_ONLY = "bias" in inspect.signature(nn.BatchNorm2d).parameters
+"""Whether this torch has normalisations with a weight and no bias."""
 
 
 class NotCanonical(Exception):
@@ -161,6 +165,18 @@ def _linear(call: Call) -> Draft:
     return Draft("linear", (call.args["input"],), attrs, weights(call, "weight", "bias"))
 
 
+def affine(call: Call) -> dict[str, bool]:
+    """The attributes that say which of weight and bias a normalisation has."""
+    has_weight, has_bias = (call.args[role] is not None for role in ("weight", "bias"))
+    if has_bias and not has_weight:
+        raise call.unknown("has a bias without a weight")
+    if has_bias or not has_weight:
+        return {"affine": has_weight}
+    if not _WEIGHT_ONLY:
+        raise call.unknown("has a weight without a bias")
+    return {"affine": True, "bias": False}
+
+
 def _batch_norm(call: Call) -> Draft:
     if call.args["training"] or call.args["running_mean"] is None:
         raise call.refuse(
@@ -170,10 +186,8 @@ def _batch_norm(call: Call) -> Draft:
         "num_features": call.size("input", 1),
         "eps": call.args["eps"],
         "momentum": call.args["momentum"],
-        "affine": call.args["weight"] is not None,
+        **affine(call),
     }
-    if attrs["affine"] is not (call.args["bias"] is not None):
-        raise call.unknown("has only one of weight and bias")
     roles = ("weight", "bias", "running_mean", "running_var")
     return Draft("batch_norm", (call.args["input"],), attrs, weights(call, *roles))
 

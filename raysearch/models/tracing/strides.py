@@ -1,4 +1,4 @@
-"""Which reshapes copy: torch makes a view where it can, and a new tensor where permuted axes are merged.
+"""Which reshapes and permutations copy: torch makes a view where it can, and a new tensor where permuted axes are merged or multiplied.
 
 The strides of every tensor are played through as torch would lay them out. What is not known is taken for dense, in the order of its axes.
 """
@@ -20,18 +20,32 @@ _MAPS = frozenset({"conv", "pool", "adaptive_pool", "batch_norm", "resize"})
 
 
 def mark_copies(architecture: Architecture) -> Architecture:
-    """The network with `contiguous` set on the reshapes that copy."""
+    """The network with `contiguous` set on the reshapes that copy, and a copy of its own before a linear layer that would make one."""
     strides: dict[str, Strides] = {}
-    layers = []
+    layers: list[Layer] = []
     for layer in architecture.layers:
         sources = [(architecture[slot[0]].shape, strides[slot[0]]) for slot in layer.inputs]
         found = _reshaped(layer, *sources[0]) if layer.op == "reshape" else _made(layer, sources)
         if found is None:
             layer = replace(layer, attrs={**layer.attrs, "contiguous": True})
             found = dense(layer.shape)
+        if layer.op == "linear" and len(layer.shape) > 1 and sources[0][1] != dense(sources[0][0]):
+            copy = _copied(architecture, layer)
+            layers.append(copy)
+            layer = replace(layer, inputs=((copy.name,),))
         strides[layer.name] = found
         layers.append(layer)
     return replace(architecture, layers=tuple(layers))
+
+
+def _copied(architecture: Architecture, layer: Layer) -> Layer:
+    """The copy that a linear layer makes of what it reads."""
+    name = f"{layer.name}.contiguous"
+    while name in architecture.index:
+        name += "_"
+    shape = architecture[layer.inputs[0][0]].shape
+    attrs = {"dims": list(range(len(shape))), "contiguous": True}
+    return Layer(name, "permute", layer.inputs, attrs, shape)
 
 
 def dense(shape: Shape) -> Strides:

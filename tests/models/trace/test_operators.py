@@ -91,6 +91,7 @@ def free(architecture):
 NORMS = {
     "group norm": (nn.GroupNorm(4, 8), "group_norm"),
     "group norm of single channels": (nn.GroupNorm(8, 8, affine=False), "group_norm"),
+    "group norm without bias": (nn.GroupNorm(2, 8, bias=False), "group_norm"),
     "instance norm": (nn.InstanceNorm2d(8), "instance_norm"),
     "instance norm with statistics": (
         nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
@@ -101,6 +102,7 @@ NORMS = {
     "RMS norm": (nn.RMSNorm([8, 12, 10], eps=1e-5), "rms_norm"),
     "one slope": (nn.PReLU(), "prelu"),
     "a slope for each channel": (nn.PReLU(8), "prelu"),
+    "batch norm without bias": (nn.BatchNorm2d(8, bias=False), "batch_norm"),
     "batch norm with frozen statistics": (nn.BatchNorm2d(8, momentum=0.3), "batch_norm"),
 }
 
