@@ -6,6 +6,7 @@ network is built, with the layer's name, and not by torch in the middle of a run
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,10 +21,10 @@ from raysearch.models.programs import Tensors, replay
 
 MAX_NUMBERS = 2**31
 """Numbers that all steps of a program together may make."""
-MAX_TAKEN = 1000
+MAX_TAKEN = 10_000
 _BATCH = 2
-_TAKEN: set[tuple[str, str]] = set()
-"""Functions and arguments that went well."""
+_TAKEN: set[bytes] = set()
+"""What went well before."""
 
 
 class _Rehearsal(Tensors):
@@ -53,6 +54,9 @@ def rehearse(layer: Layer) -> None:
         InvalidArchitecture: it fails, makes too much, or does not give what the layer's shape says.
     """
     attrs = layer.attrs
+    key = _key("opaque", [{**attrs}, layer.shape])
+    if key in _TAKEN:
+        return
     slots = [_empty((_BATCH, *shape)) for shape in attrs["in_shapes"]]
     shapes = {**layer.param_shapes, **layer.buffer_shapes}
     states = {role: _empty(shape, attrs["dtypes"].get(role)) for role, shape in shapes.items()}
@@ -62,6 +66,7 @@ def rehearse(layer: Layer) -> None:
         raise InvalidArchitecture(
             f"{where} gives {list(found.shape)} for a batch of {_BATCH}, but the shape is {list(layer.shape)}"
         )
+    _keep(key)
 
 
 def rehearse_unary(layer: Layer, function: Callable[..., Any]) -> None:
@@ -71,7 +76,7 @@ def rehearse_unary(layer: Layer, function: Callable[..., Any]) -> None:
         InvalidArchitecture: it does not take them.
     """
     args, kwargs = layer.attrs["args"], layer.attrs["kwargs"]
-    key = (layer.attrs["fn"], json.dumps([args, kwargs], sort_keys=True))
+    key = _key(layer.attrs["fn"], [args, {**kwargs}])
     if key in _TAKEN:
         return
     try:
@@ -82,8 +87,7 @@ def rehearse_unary(layer: Layer, function: Callable[..., Any]) -> None:
         raise InvalidArchitecture(
             f"layer {layer.name[:80]!r}: attrs.args and attrs.kwargs do not fit {layer.attrs['fn']}: {_reason(error)}"
         ) from error
-    if len(_TAKEN) < MAX_TAKEN:
-        _TAKEN.add(key)
+    _keep(key)
 
 
 def rehearse_fold(
@@ -117,6 +121,18 @@ def _run(
 def _reason(error: Exception) -> str:
     text = next(iter(str(error).splitlines()), "")[:200]
     return f"{type(error).__name__}: {text}"
+
+
+def _key(kind: str, content: Any) -> bytes:
+    text = kind + json.dumps(
+        content, default=lambda value: dict(value) if isinstance(value, Mapping) else list(value)
+    )
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _keep(key: bytes) -> None:
+    if len(_TAKEN) < MAX_TAKEN:
+        _TAKEN.add(key)
 
 
 def _empty(shape: Shape, dtype: str | None = None) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -164,6 +165,7 @@ def _checked_parts(path: str) -> list[str]:
             f"{parts[0]!r} in the name {path!r} is taken by torch.fx; give the module another name"
         )
     for part in parts:
-        if not part or not part.isprintable() or set(part) & set('"\\'):
+        same = unicodedata.normalize("NFKC", part) == part  # Python's parser reads names so
+        if not part or not same or not part.isprintable() or set(part) & set('"\\'):
             raise InvalidArchitecture(f"{part!r} in the name {path!r} cannot name a module")
     return parts
