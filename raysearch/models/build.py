@@ -57,6 +57,7 @@ def build(
     if inherit_from is not None:
         state = with_folds(architecture, state)
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    _check_ranks(architecture, shapes)
     slices = plan(architecture, shapes, keep) if inherit_from is not None else {}
     like = next((t for t in state.values() if t.is_floating_point()), None)
     complete = {
@@ -70,6 +71,18 @@ def build(
     if inherit_from is None:
         _load_constants(architecture, root)
     return fx.GraphModule(root, quote_keywords(graph), class_name="Network")
+
+
+def _check_ranks(architecture: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuses weights with another number of axes: those of a student may be smaller, but they are of one kind."""
+    for layer in architecture.layers:
+        ours = {**layer.param_shapes, **layer.buffer_shapes}
+        for role, key in state_keys(layer).items():
+            if key in shapes and len(shapes[key]) != len(ours[role]):
+                raise WeightsError(
+                    f"{key!r} has shape {list(shapes[key])}, but layer {layer.name!r} needs {len(ours[role])} axes as in "
+                    f"{list(ours[role])}; pass the teacher that the architecture was traced from"
+                )
 
 
 def _is_complete(

@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.programs import operands
-from raysearch.errors import InputError, InvalidArchitecture
+from raysearch.errors import InputError, InvalidArchitecture, WeightsError
 from raysearch.models.programs import fold
 from raysearch.models.rehearsal import rehearse_fold
 from raysearch.models.wrappers import unwrap
@@ -28,8 +28,17 @@ _TAKEN = frozenset({*dir(fx.GraphModule), *vars(fx.GraphModule({}, fx.Graph()))}
 
 def state_of(source: nn.Module | State | None) -> State:
     """The state to inherit from; of a module also the buffers that its state_dict leaves out."""
+    if source is None:
+        return {}
     if not isinstance(source, nn.Module):
-        return source or {}
+        given = source.values() if isinstance(source, Mapping) else [source]
+        wrong = [value for value in given if not isinstance(value, torch.Tensor)]
+        if wrong or not isinstance(source, Mapping):
+            raise WeightsError(
+                f"the weights to inherit from hold {type(wrong[0]).__name__}, but a module or its state_dict (name -> tensor) "
+                "is needed"
+            )
+        return source
     module = unwrap(source)
     return {**dict(module.named_buffers()), **module.state_dict(keep_vars=False)}
 

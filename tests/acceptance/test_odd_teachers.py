@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from raysearch.errors import TraceError
+from raysearch.architecture import SearchSpace
+from raysearch.errors import ConfigError, TraceError, WeightsError
 from raysearch.models import build, trace
 from tests.acceptance.networks import SHAPE, Classifier
 
@@ -105,3 +106,27 @@ def test_a_teacher_without_one_graph_is_refused_in_one_sentence(make, index, wor
     with pytest.raises(TraceError, match=words) as caught:
         trace(make(), SHAPE, output_index=index)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [torch.zeros(3, 3), torch.tensor(1.0), None, [1.0]],
+    ids=["two axes", "no axis", "None", "list"],
+)
+def test_weights_of_another_kind_are_refused_with_their_name_or_type(networks, weight):
+    module, architecture = networks("PreAct")
+    state = {**module.state_dict(), "head.weight": weight, "stem.0.weight": weight}
+    with pytest.raises(WeightsError, match=r"stem\.0\.weight|NoneType|list"):
+        build(architecture, inherit_from=state)
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, "3", None, True])
+def test_only_a_number_of_students_can_be_drawn(networks, n):
+    with pytest.raises(ConfigError, match="number of students"):
+        SearchSpace(networks("PreAct")[1]).sample(n, seed=0)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", None])
+def test_a_seed_is_a_whole_number(networks, seed):
+    with pytest.raises(ConfigError, match="seed is"):
+        SearchSpace(networks("PreAct")[1]).sample(2, seed=seed)
