@@ -326,6 +326,15 @@ def bias_free() -> nn.Module:
     )
 
 
+def same_padding() -> nn.Module:
+    """Even kernels pad their two sides differently."""
+    return Classifier(
+        *(nn.Conv2d(12, 16, 4, padding="same"), nn.ReLU()),
+        *(nn.Conv2d(16, 12, (1, 2), padding="same", dilation=3), nn.ReLU()),
+        nn.Conv2d(12, 12, (5, 1), padding="same", dilation=2),
+    )
+
+
 def plain_norms() -> nn.Module:
     return Classifier(nn.Conv2d(12, 12, 3), nn.BatchNorm2d(12, affine=False), nn.LeakyReLU(0.2))
 
@@ -383,6 +392,7 @@ CASES: dict[str, Case] = {
     "Upsampling": Case(Upsampling),
     "PlainNorms": Case(plain_norms),
     "BiasFree": Case(bias_free),
+    "SamePadding": Case(same_padding),
     "KeywordNames": Case(KeywordNames),
     "ScaledTwice": Case(ScaledTwice, folded=True),
     "PermuteHead": Case(PermuteHead, permutes=True),

@@ -142,17 +142,15 @@ def _conv(call: Call) -> Draft:
         "bias": call.args["bias"] is not None,
     }
     padding = call.args["padding"]
+    source: Any = call.args["input"]
     if padding == "same":
-        padding = _same_padding(call, attrs)
+        total = [d * (k - 1) for d, k in zip(attrs["dilation"], attrs["kernel"], strict=True)]
+        padding = [pad // 2 for pad in total]
+        if any(pad % 2 for pad in total):  # even kernels: torch pads the far side by one more
+            pads = [more for pad in reversed(total) for more in (0, pad % 2)]
+            source = Draft("pad", (source,), {"pads": pads, "mode": "constant", "value": 0.0})
     attrs["padding"] = [0] * rank if padding == "valid" else spread(padding, rank)
-    return Draft("conv", (call.args["input"],), attrs, weights(call, "weight", "bias"))
-
-
-def _same_padding(call: Call, attrs: Mapping[str, Any]) -> list[int]:
-    total = [d * (k - 1) for d, k in zip(attrs["dilation"], attrs["kernel"], strict=True)]
-    if any(pad % 2 for pad in total):
-        raise call.unknown("pads its two sides differently ('same' with an even kernel)")
-    return [pad // 2 for pad in total]
+    return Draft("conv", (source,), attrs, weights(call, "weight", "bias"))
 
 
 def _linear(call: Call) -> Draft:
