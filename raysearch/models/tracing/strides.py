@@ -1,4 +1,4 @@
-"""Which reshapes and permutations copy: torch makes a view where it can, and a new tensor where permuted axes are merged or multiplied.
+"""Which reshapes and linear layers copy: torch makes a view where it can, and a new tensor where permuted axes are merged.
 
 The strides of every tensor are played through as torch would lay them out. What is not known is taken for dense, in the order of its axes.
 """
@@ -20,7 +20,7 @@ _MAPS = frozenset({"conv", "pool", "adaptive_pool", "batch_norm", "resize"})
 
 
 def mark_copies(architecture: Architecture) -> Architecture:
-    """The network with `contiguous` set on the reshapes that copy, and a copy of its own before a linear layer that would make one."""
+    """The network with `contiguous` set on the reshapes that copy, and `strided` on the linear layers whose input is not dense."""
     strides: dict[str, Strides] = {}
     layers: list[Layer] = []
     for layer in architecture.layers:
@@ -29,23 +29,11 @@ def mark_copies(architecture: Architecture) -> Architecture:
         if found is None:
             layer = replace(layer, attrs={**layer.attrs, "contiguous": True})
             found = dense(layer.shape)
-        if layer.op == "linear" and len(layer.shape) > 1 and sources[0][1] != dense(sources[0][0]):
-            copy = _copied(architecture, layer)
-            layers.append(copy)
-            layer = replace(layer, inputs=((copy.name,),))
+        if layer.op == "linear" and (rows := _rows(*sources[0])):
+            layer = replace(layer, attrs={**layer.attrs, "strided": rows})
         strides[layer.name] = found
         layers.append(layer)
     return replace(architecture, layers=tuple(layers))
-
-
-def _copied(architecture: Architecture, layer: Layer) -> Layer:
-    """The copy that a linear layer makes of what it reads."""
-    name = f"{layer.name}.contiguous"
-    while name in architecture.index:
-        name += "_"
-    shape = architecture[layer.inputs[0][0]].shape
-    attrs = {"dims": list(range(len(shape))), "contiguous": True}
-    return Layer(name, "permute", layer.inputs, attrs, shape)
 
 
 def dense(shape: Shape) -> Strides:
@@ -98,7 +86,22 @@ def _reshaped(layer: Layer, shape: Shape, strides: Strides) -> Strides | None:
     whole = attrs["mode"] == "flatten"
     start, end = (0, len(shape) - 1) if whole else (attrs["start"], attrs["end"])
     axes = [axis for axis in range(start, end + 1) if shape[axis] > 1]
-    for outer, inner in itertools.pairwise(axes):
-        if strides[outer] != strides[inner] * shape[inner]:
-            return None
+    if not _merged(shape[start : end + 1], strides[start : end + 1]):
+        return None
     return (*strides[:start], strides[axes[-1]] if axes else 1, *strides[end + 1 :])
+
+
+def _merged(shape: Shape, strides: Strides) -> bool:
+    """Whether a view can make one axis of all of these."""
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    return all(
+        strides[outer] == strides[inner] * shape[inner] for outer, inner in itertools.pairwise(axes)
+    )
+
+
+def _rows(shape: Shape, strides: Strides) -> str:
+    """How a linear layer gets at the rows of its input: "" dense as they are, "view", or "copy"."""
+    pairs = zip(shape, strides, dense(shape), strict=True)
+    if all(size == 1 or ours == theirs for size, ours, theirs in pairs):
+        return ""
+    return "view" if _merged(shape[:-1], strides[:-1]) else "copy"
