@@ -104,3 +104,25 @@ def test_a_linear_layer_of_a_permuted_tensor_holds_what_torch_holds(dims, bias):
 def test_a_wide_linear_layer_of_a_permuted_tensor_is_traced_bit_for_bit():
     """A copy in front of it would let torch add the bias within the product, in another order."""
     assert trace(Permuted(1024, (0, 2, 3, 1), bias=True).eval(), (3, 6, 5))["wide"].op == "linear"
+
+
+@pytest.mark.parametrize("move", ["add", "sort", "none"])
+def test_a_norm_that_lays_a_tensor_out_anew_stays(move):
+    """Without it the linear layer would read a permuted tensor; what an opaque layer makes may be one."""
+
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.LayerNorm(8)
+            self.wide, self.fc = nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            x = self.conv(x).permute(0, 2, 3, 1)
+            if move == "none":
+                x = x.contiguous()
+            x = torch.sort(x, dim=1)[0] if move == "sort" else x + x.relu()
+            return self.fc(self.wide(self.norm(x)).mean((1, 2)))
+
+    teacher = trace(Rows().eval(), (3, 6, 5))
+    removable = {teacher.layers[place].name for place in SearchSpace(teacher).removable}
+    assert ("norm" in removable) == (move == "none")

@@ -1,11 +1,13 @@
 """Which reshapes and linear layers copy: torch makes a view where it can, and a new tensor where permuted axes are merged.
 
-The strides of every tensor are played through as torch would lay them out. What is not known is taken for dense, in the order of its axes.
+The strides of every tensor are played through as torch would lay them out. What an opaque layer
+makes is not known; reshapes and linear layers that read it take it for dense.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 
 from raysearch.architecture.graph import Architecture, Layer
@@ -17,23 +19,68 @@ Strides = tuple[int, ...]
 _ELEMENT_WISE = frozenset({"unary", "add", "binary", "param_binary", "prelu"})
 _MAPS = frozenset({"conv", "pool", "adaptive_pool", "batch_norm", "resize"})
 """Operations that answer a map whose channels lie innermost with one like it."""
+_FOLLOWING = _ELEMENT_WISE | _MAPS | {"identity", "dropout", "slice", "permute"}
+_LAYING_OUT = frozenset({"layer_norm", "rms_norm", "linear"})
+"""Operations whose output is dense whatever the layout of their input."""
 
 
 def mark_copies(architecture: Architecture) -> Architecture:
     """The network with `contiguous` set on the reshapes that copy, and `strided` on the linear layers whose input is not dense."""
-    strides: dict[str, Strides] = {}
+    strides: dict[str, Strides | None] = {}
     layers: list[Layer] = []
     for layer in architecture.layers:
-        sources = [(architecture[slot[0]].shape, strides[slot[0]]) for slot in layer.inputs]
-        found = _reshaped(layer, *sources[0]) if layer.op == "reshape" else _made(layer, sources)
-        if found is None:
+        found, copies = _play(architecture, layer, strides)
+        if copies:
             layer = replace(layer, attrs={**layer.attrs, "contiguous": True})
-            found = dense(layer.shape)
-        if layer.op == "linear" and (rows := _rows(*sources[0])):
+        if layer.op == "linear" and (rows := _rows(*_source(architecture, layer, strides))):
             layer = replace(layer, attrs={**layer.attrs, "strided": rows})
         strides[layer.name] = found
         layers.append(layer)
     return replace(architecture, layers=tuple(layers))
+
+
+def laid_out_anew(architecture: Architecture) -> frozenset[str]:
+    """The layers whose output is dense though their input of the same shape is not, or may not be.
+
+    Without one of them others would read a permuted tensor, and copy it where nobody expects it.
+    """
+    strides: dict[str, Strides | None] = {}
+    found = set()
+    for layer in architecture.layers:
+        ours, _ = _play(architecture, layer, strides)
+        strides[layer.name] = ours
+        if layer.op not in _LAYING_OUT:
+            continue
+        shape, theirs = _source(architecture, layer, strides)
+        if shape == layer.shape and (theirs is None or not _is_dense(shape, theirs)):
+            found.add(layer.name)
+    return frozenset(found)
+
+
+def _source(
+    architecture: Architecture, layer: Layer, strides: Mapping[str, Strides | None]
+) -> tuple[Shape, Strides | None]:
+    """What arrives in the first slot."""
+    first = layer.inputs[0][0]
+    return architecture[first].shape, strides[first]
+
+
+def _play(
+    architecture: Architecture, layer: Layer, strides: Mapping[str, Strides | None]
+) -> tuple[Strides | None, bool]:
+    """The strides of a layer's output, None where they are not known, and whether it is a reshape that copies."""
+    sources = [(architecture[slot[0]].shape, strides[slot[0]]) for slot in layer.inputs]
+    if layer.op == "opaque":
+        return None, False
+    if layer.op == "reshape":
+        shape, theirs = sources[0]
+        found = _reshaped(layer, shape, dense(shape) if theirs is None else theirs)
+        return (dense(layer.shape), True) if found is None else (found, False)
+    unknown = any(theirs is None for _, theirs in sources)
+    if unknown and layer.op in _FOLLOWING and not layer.attrs.get("contiguous"):
+        return None, False
+    known = [(shape, dense(shape) if theirs is None else theirs) for shape, theirs in sources]
+    return _made(layer, known), False
 
 
 def dense(shape: Shape) -> Strides:
@@ -99,9 +146,13 @@ def _merged(shape: Shape, strides: Strides) -> bool:
     )
 
 
-def _rows(shape: Shape, strides: Strides) -> str:
-    """How a linear layer gets at the rows of its input: "" dense as they are, "view", or "copy"."""
+def _is_dense(shape: Shape, strides: Strides) -> bool:
     pairs = zip(shape, strides, dense(shape), strict=True)
-    if all(size == 1 or ours == theirs for size, ours, theirs in pairs):
+    return all(size == 1 or ours == theirs for size, ours, theirs in pairs)
+
+
+def _rows(shape: Shape, strides: Strides | None) -> str:
+    """How a linear layer gets at the rows of its input: "" dense as they are, "view", or "copy"."""
+    if strides is None or _is_dense(shape, strides):
         return ""
     return "view" if _merged(shape[:-1], strides[:-1]) else "copy"
