@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from raysearch.architecture.opaque import check_opaque
 from raysearch.architecture.ops import Attrs, Shape
-from raysearch.architecture.programs import DTYPES, check_program
+from raysearch.architecture.programs import DTYPES, check_fold, check_program
 from raysearch.errors import InvalidArchitecture
 
 MAX_INT = 2**31 - 1
@@ -73,8 +74,13 @@ def _list(value: Any) -> str:
     return "" if isinstance(value, list) else "a list"
 
 
-def _mapping(value: Any) -> str:
-    return "" if isinstance(value, Mapping) else "a mapping"
+def _keywords(value: Any) -> str:
+    """Arguments by name that leave the tensor as it is."""
+    right = isinstance(value, Mapping) and not any(
+        not key.isidentifier() or keyword.iskeyword(key) or key in ("inplace", "out")
+        for key in value
+    )
+    return "" if right else "a mapping of names of arguments"
 
 
 def _constant(value: Any) -> str:
@@ -119,7 +125,7 @@ _CONV: Mapping[str, _Rule] = {
     "bias": _bool,
 }
 
-COMMON: Mapping[str, _Rule] = {"untrained": _words, "folds": _roles(check_program)}
+COMMON: Mapping[str, _Rule] = {"untrained": _words, "folds": _roles(check_fold)}
 """Attributes that any operation may have."""
 
 RULES: Mapping[str, Mapping[str, _Rule]] = {
@@ -138,7 +144,7 @@ RULES: Mapping[str, Mapping[str, _Rule]] = {
         "affine": _bool,
         "bias": _bool,
     },
-    "unary": {"fn": _word, "args": _list, "kwargs": _mapping},
+    "unary": {"fn": _word, "args": _list, "kwargs": _keywords},
     "dropout": {"fn": _word, "p": _number(0, 1)},
     "pool": {
         "kind": _one_of("max", "avg"),

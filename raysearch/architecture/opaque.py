@@ -56,6 +56,9 @@ def check_opaque(attrs: Attrs) -> str:
     for slot in operands(attrs["program"], "slot"):
         if slot >= len(attrs["in_shapes"]):
             return f"attrs.program reads slot {slot}, but in_shapes has {len(attrs['in_shapes'])}"
+    for role in attrs["params"]:
+        if "float" not in attrs["dtypes"].get(role, "float32"):
+            return f"attrs.dtypes.{role[:60]} is {attrs['dtypes'][role]}, which cannot be trained"
     if set(attrs["dtypes"]) - roles:
         return "attrs.dtypes names a role that params and buffers lack"
     return ""

@@ -20,6 +20,7 @@ This module checks the form alone; which targets may run is decided where they r
 
 from __future__ import annotations
 
+import keyword
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -62,7 +63,7 @@ def check_program(program: Any) -> str:
             return f"step {place} to name an ATen overload such as 'aten.bmm.default'"
         if not isinstance(args, list) or not isinstance(kwargs, Mapping):
             return f"step {place} to have a list and an object of arguments"
-        if not all(key.isidentifier() for key in kwargs):
+        if not all(key.isidentifier() and not keyword.iskeyword(key) for key in kwargs):
             return f"step {place} to have keyword arguments with names"
         wrong = _check_value([args, *kwargs.values()], place)
         if wrong:
@@ -71,6 +72,14 @@ def check_program(program: Any) -> str:
     if not isinstance(result, Mapping) or not set(result) & {"step", "state", "tensor", "data"}:
         return "a result that is a step, a state or a constant"
     return _check_value(result, len(steps))
+
+
+def check_fold(program: Any) -> str:
+    """The same for a folded weight, which neither images nor their number may enter."""
+    wrong = check_program(program)
+    if not wrong and any(True for kind in ("slot", "batch") for _ in operands(program, kind)):
+        return "a program of states and constants alone"
+    return wrong
 
 
 def _check_value(value: Any, before: int) -> str:

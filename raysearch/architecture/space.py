@@ -135,8 +135,13 @@ class SearchSpace:
         self, n: int, seed: int | np.random.Generator, *, measured: bool | None = None
     ) -> EditsBatch:
         """Draws n students by ESNAC's distributions and repairs them to the budget; `measured` as in `repair`."""
-        if n < 0:
-            raise ConfigError(f"n is {n}: give the number of students to draw")
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or n < 0:
+            raise ConfigError(f"n is {n!r}: give the number of students to draw")
+        right = isinstance(seed, np.random.Generator | int | np.integer)
+        if not right or (not isinstance(seed, np.random.Generator) and seed < 0):
+            raise ConfigError(
+                f"seed is {seed!r}: give a whole number of at least 0, or a generator"
+            )
         drawn = sample_edits(self._dimensions, n, np.random.default_rng(seed))
         return self.repair(drawn, measured=measured)
 

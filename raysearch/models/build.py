@@ -15,12 +15,13 @@ from torch import fx, nn
 
 from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import OPS
-from raysearch.errors import InvalidArchitecture
+from raysearch.errors import InvalidArchitecture, WeightsError
 from raysearch.models.calls import Call, function_call, module_call, weighted_call
 from raysearch.models.inherit import Slice, plan
 from raysearch.models.keywords import quote_keywords
 from raysearch.models.programs import Wiring, replay
 from raysearch.models.provenance import Keep
+from raysearch.models.rehearsal import rehearse, rehearse_unary
 from raysearch.models.states import (
     State,
     as_buffers,
@@ -56,6 +57,7 @@ def build(
     if inherit_from is not None:
         state = with_folds(architecture, state)
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    _check_ranks(architecture, shapes)
     slices = plan(architecture, shapes, keep) if inherit_from is not None else {}
     like = next((t for t in state.values() if t.is_floating_point()), None)
     complete = {
@@ -69,6 +71,18 @@ def build(
     if inherit_from is None:
         _load_constants(architecture, root)
     return fx.GraphModule(root, quote_keywords(graph), class_name="Network")
+
+
+def _check_ranks(architecture: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuses weights with another number of axes: those of a student may be smaller, but they are of one kind."""
+    for layer in architecture.layers:
+        ours = {**layer.param_shapes, **layer.buffer_shapes}
+        for role, key in state_keys(layer).items():
+            if key in shapes and len(shapes[key]) != len(ours[role]):
+                raise WeightsError(
+                    f"{key!r} has shape {list(shapes[key])}, but layer {layer.name!r} needs {len(ours[role])} axes as in "
+                    f"{list(ours[role])}; pass the teacher that the architecture was traced from"
+                )
 
 
 def _is_complete(
@@ -159,6 +173,7 @@ class _Wiring:
 def _wire(architecture: Architecture, root: nn.Module, complete: Mapping[str, bool]) -> fx.Graph:
     """Adds the modules to `root` and returns the graph that calls them."""
     graph = fx.Graph()
+    graph._graph_namespace.create_name("self", None)  # else a module called so takes the name
     values: dict[str, fx.Node] = {}
     modules, loose = standard_modules(architecture), loose_keys(architecture)
     wiring = _Wiring(root, graph, modules, loose, complete)
@@ -211,8 +226,11 @@ def _function(wiring: _Wiring, layer: Layer, slots: list[fx.Node]) -> fx.Node:
     """A layer that a function computes, or a program."""
     graph = wiring.graph
     if layer.op == "opaque":
+        rehearse(layer)
         return replay(layer.attrs["program"], Wiring(graph, slots, state_keys(layer)))
     call = function_call(layer)
+    if layer.op == "unary":
+        rehearse_unary(layer, call.resolve())
     if layer.op == "param_binary":
         operands = [slots[0], graph.get_attr(state_keys(layer)["weight"])]
         return graph.call_function(
@@ -266,11 +284,22 @@ def _load(
     for layer in architecture.layers:
         keys = state_keys(layer) if OPS[layer.op].params or OPS[layer.op].buffers else {}
         for role, part in slices.get(layer.name, {}).items():
-            part.copy_to(ours[keys[role]], state[part.key].detach())
+            target, source = ours[keys[role]], state[part.key].detach()
+            try:
+                part.copy_to(target, source)
+            except (RuntimeError, IndexError) as error:
+                raise WeightsError(
+                    f"{part.key!r} of shape {list(source.shape)} does not fit layer {layer.name!r}, whose {role} is "
+                    f"{list(target.shape)}; pass the teacher that the architecture was traced from"
+                ) from error
 
 
 @torch.no_grad()
 def _load_constants(architecture: Architecture, root: nn.Module) -> None:
     ours = root.state_dict()
     for key, values in constants(architecture).items():
+        if any(have < want for have, want in zip(values.shape, ours[key].shape, strict=True)):
+            raise InvalidArchitecture(
+                f"attrs.folds of {key!r} gives a tensor of shape {list(values.shape)}, but {list(ours[key].shape)} is needed"
+            )
         ours[key].copy_(values[tuple(map(slice, ours[key].shape))])

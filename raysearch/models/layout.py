@@ -23,8 +23,13 @@ def access(path: str) -> str:
 
 
 def is_attribute(name: str) -> bool:
-    """Whether `.name` can be written."""
-    return name.isidentifier() and not keyword.iskeyword(name)
+    """Whether `.name` can be written: in a class Python changes names with two leading underscores, and everywhere some of Unicode."""
+    return (
+        name.isidentifier()
+        and name.isascii()
+        and not name.startswith("__")
+        and not keyword.iskeyword(name)
+    )
 
 
 def arguments(call: Call) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -20,6 +21,12 @@ from raysearch.errors import InvalidArchitecture, WeightsError
 State = Mapping[str, torch.Tensor]
 
 _FORBIDDEN_ARGUMENTS = ("filename", "storage", "source_storage")
+_FORBIDDEN_NAMES = re.compile(
+    r"sparse|nested|jagged|quantiz|fbgemm|mkldnn|cudnn|miopen|mps|_backward|from_buffer|pin_memory"
+    r"|resize|^set(_|$)|^_test|unsafe(?!_view$|_index$)"
+)
+"""Kernels that trust their arguments, or that belong to one device or one format of memory."""
+_FORBIDDEN_TYPES = re.compile(r"Layout|MemoryFormat|Generator|Stream|Storage")
 
 
 def overload(target: str) -> torch._ops.OpOverload:
@@ -38,6 +45,7 @@ def overload(target: str) -> torch._ops.OpOverload:
     results = [str(value.type) for value in schema.returns]
     allowed = (
         not schema.is_mutable
+        and not _FORBIDDEN_NAMES.search(name)
         and results
         and all(kind in ("Tensor", "List[Tensor]") for kind in results)
         and not any(argument.name in _FORBIDDEN_ARGUMENTS for argument in schema.arguments)
@@ -93,9 +101,26 @@ def replay(program: Mapping[str, Any], backend: Backend) -> Any:
         return backend.dtype() if value["dtype"] == "input" else getattr(torch, value["dtype"])
 
     for target, args, kwargs in program["steps"]:
+        function = overload(target)
+        _check_arguments(function, args, kwargs)
         named = {key: operand(value) for key, value in kwargs.items()}
-        values.append(backend.call(overload(target), operand(args), named))
+        values.append(backend.call(function, operand(args), named))
     return operand(program["result"])
+
+
+def _check_arguments(
+    function: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Refuses arguments that the operation lacks, or that choose a device or a layout by themselves."""
+    declared = {argument.name: str(argument.type) for argument in function._schema.arguments}
+    unknown = next((key for key in kwargs if key not in declared), None)
+    if unknown is not None or len(args) > len(declared):
+        what = f"no argument {unknown[:40]!r}" if unknown else f"at most {len(declared)} arguments"
+        raise InvalidArchitecture(f"'{function}' takes {what}")
+    for name, value in {**dict(zip(declared, args, strict=False)), **kwargs}.items():
+        chosen = value is not None and not isinstance(value, Mapping)
+        if chosen and re.search(f"{_FORBIDDEN_TYPES.pattern}|Device", declared[name]):
+            raise InvalidArchitecture(f"'{function}' is given its own {name}, which no program may")
 
 
 def constant(value: Mapping[str, Any], backend: Backend) -> Any:

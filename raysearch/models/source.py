@@ -5,7 +5,7 @@ The text depends on the architecture and the preprocessing alone, and is laid ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -169,20 +169,33 @@ def _class(
 def _init_lines(architecture: Architecture) -> tuple[list[str], bool]:
     """The statements that make the modules, and whether they need the helpers."""
     modules, loose = standard_modules(architecture), loose_keys(architecture)
-    made: set[str] = set()
-    lines: list[str] = []
+    made: dict[str, list[str]] = {}
     for layer in architecture.layers:
         call, path = module_call(layer), module_path(layer)
         if call is not None and path is not None and modules[path] == call and path not in made:
-            made.add(path)
-            lines += _placed(path, (call.function, arguments(call)))
-            lines += [
-                f"        untrained({access(path)}, {value_text(role)})" for role in call.buffers
+            made[path] = [
+                *_placed(path, (call.function, arguments(call))),
+                *(
+                    f"        untrained({access(path)}, {value_text(role)})"
+                    for role in call.buffers
+                ),
             ]
+    lines = [line for path in _outer_first(made) for line in made[path]]
     for layer in architecture.layers:
         for role, key in loose.get(layer.name, {}).items():
             lines += _state_lines(layer, role, key)
     return lines, any(line.startswith("        place(") for line in lines)
+
+
+def _outer_first(paths: Iterable[str]) -> list[str]:
+    """The paths in their order, but a module before those inside it: it would replace them."""
+    known = dict.fromkeys(paths)
+    order: dict[str, None] = {}
+    for path in known:
+        parts = path.split(".")
+        outer = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+        order |= dict.fromkeys(place for place in outer if place in known)
+    return list(order)
 
 
 def _placed(path: str, made: tuple[str, Sequence[Any]]) -> list[str]:

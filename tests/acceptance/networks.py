@@ -223,12 +223,32 @@ class KeywordNames(nn.Module):
         self.add_module("class", nn.Conv2d(3, 8, 3, padding=1))
         self.add_module("print", nn.BatchNorm2d(8))
         self.add_module("1x1", nn.Conv2d(8, 8, 1))
-        self.add_module("self", nn.Linear(8, 10))
+        self.add_module("self", nn.Conv2d(8, 8, 1))
+        self.add_module("__hidden", nn.Conv2d(8, 8, 1))
+        self.add_module("naïve", nn.Linear(8, 10))
 
     def forward(self, x):
         parts = self._modules
         x = parts["1x1"](F.relu(parts["print"](parts["class"](x))))
-        return parts["self"](F.relu(x).mean((2, 3)))
+        x = parts["__hidden"](F.relu(parts["self"](F.relu(x))))
+        return parts["naïve"](x.mean((2, 3)))
+
+
+class ScaledTwice(nn.Module):
+    """A convolution as it is, and once more with scaled weights: the folded ones stand below the module."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = blocks.conv_bn(3, 12)
+        self.scale = nn.Parameter(torch.rand(16, 1, 1, 1) + 0.5)
+        self.conv, self.last = nn.Conv2d(12, 16, 3, padding=1), nn.Conv2d(16, 12, 1)
+        self.fc = nn.Linear(12, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        scaled = F.conv2d(x, self.conv.weight * self.scale, self.conv.bias, padding=1)
+        x = self.last(F.relu(scaled)) + self.last(F.relu(self.conv(x)))
+        return self.fc((x * x.new_full((1,), 0.5)).mean((2, 3)))
 
 
 class PermuteHead(nn.Module):
@@ -364,6 +384,7 @@ CASES: dict[str, Case] = {
     "PlainNorms": Case(plain_norms),
     "BiasFree": Case(bias_free),
     "KeywordNames": Case(KeywordNames),
+    "ScaledTwice": Case(ScaledTwice, folded=True),
     "PermuteHead": Case(PermuteHead, permutes=True),
     "ConvHead": Case(ConvHead),
     "ScaleNet": Case(_classifier(lambda: blocks.LayerScale(12))),

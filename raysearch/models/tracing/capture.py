@@ -62,13 +62,31 @@ def evaluation(module: nn.Module) -> Iterator[None]:
         raise TraceError(
             f"{type(module).__name__} has layers whose sizes are not known yet; run it once on an input first"
         )
+    if any(state.is_meta for state in (*module.parameters(), *module.buffers())):
+        raise TraceError(
+            f"{type(module).__name__} is on the meta device, so its weights have no values; load them first"
+        )
     flags = {child: child.training for child in module.modules()}
+    compiled = {child: child._compiled_call_impl for child in module.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
     buffers = {buffer: buffer.clone() for buffer in module.buffers()}
-    module.eval()
+    try:
+        module.eval()
+    except NotImplementedError as error:
+        raise TraceError(
+            f"{type(module).__name__} cannot be put into evaluation mode; give the module that it was exported from"
+        ) from error
+    # what is computed in another order rounds differently, so that no graph would give the same logits
+    torch.backends.mha.set_fastpath_enabled(False)
+    for child in compiled:
+        child._compiled_call_impl = None
     try:
         with torch.no_grad():
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for child, call in compiled.items():
+            child._compiled_call_impl = call
         with torch.no_grad():
             for buffer, value in buffers.items():
                 buffer.copy_(value)
@@ -91,6 +109,11 @@ def select(outputs: Any, output_index: int | str | None) -> Any:
     """
     if output_index is not None:
         outputs = _pick(outputs, output_index)
+    if output_index is not None and isinstance(outputs, (list, tuple, Mapping)):
+        raise TraceError(
+            f"output {output_index!r} of the teacher holds {len(outputs)} outputs {_keys(outputs)}, but it must be the tensor "
+            "of logits itself; return it at the top"
+        )
     if isinstance(outputs, (list, tuple, Mapping)):
         raise TraceError(
             f"the teacher returns {len(outputs)} outputs {_keys(outputs)}; set output_index to the one that holds the logits"
@@ -103,9 +126,13 @@ def select(outputs: Any, output_index: int | str | None) -> Any:
 
 
 def _pick(outputs: Any, output_index: int | str) -> Any:
+    if isinstance(output_index, str) and output_index in getattr(outputs, "_fields", ()):
+        return getattr(outputs, output_index)  # a named tuple
     if not isinstance(outputs, (list, tuple, Mapping)):  # an index would pick an image of the batch
+        tensor = isinstance(outputs, (torch.Tensor, fx.Node))
         raise TraceError(
-            f"output_index is {output_index!r}, but the teacher returns one {type(outputs).__name__}; leave it out"
+            f"output_index is {output_index!r}, but the teacher returns one {type(outputs).__name__}; "
+            + ("leave it out" if tensor else "return a tuple or a dict, or the logits alone")
         )
     try:
         return outputs[output_index]  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -116,6 +143,8 @@ def _pick(outputs: Any, output_index: int | str) -> Any:
 
 
 def _keys(outputs: Any) -> list[Any]:
+    if hasattr(outputs, "_fields"):
+        return list(outputs._fields)
     return list(outputs) if isinstance(outputs, Mapping) else list(range(len(outputs)))
 
 
@@ -172,8 +201,11 @@ def try_forward(module: nn.Module, input_shape: Shape, batch: int = EXAMPLE_BATC
                     f"{where} works on a batch of {other} but not of {batch}: the batch size is written in "
                     f"its code ({why}); use x.shape[0] or -1 instead"
                 ) from error
+        remedy = "set the input shape that the teacher was made for"
+        if "required positional argument" in why or "required keyword-only argument" in why:
+            remedy = "a teacher must take one batch of images and nothing else"
         raise TraceError(
-            f"{where} rejects an input of shape {list(input_shape)}: {why}; set the input shape that the teacher was made for"
+            f"{where} rejects an input of shape {list(input_shape)}: {why}; {remedy}"
         ) from error
 
 

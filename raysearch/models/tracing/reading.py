@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 from raysearch.architecture.ops import OPS, Shape
+from raysearch.architecture.programs import MAX_CONSTANT
 from raysearch.errors import InvalidArchitecture, UnsupportedTeacher
 from raysearch.models.calls import BINARY
 from raysearch.models.tracing.capture import Capture, is_in_place
@@ -35,6 +36,7 @@ from raysearch.models.tracing.rules import (
     shape_of,
 )
 from raysearch.models.tracing.values import (
+    Constant,
     Item,
     Made,
     Step,
@@ -139,6 +141,10 @@ def _is_graph(argument: Any) -> bool:
 
 def _read_call(reading: Reading, node: fx.Node, site: Site) -> None:
     values = reading.values
+    made = _made_constant(node)
+    if made is not None:
+        values[node] = made
+        return
     sources = [n for n in node.all_input_nodes if n in values]
     fixed = frozenset(n for n in sources if is_fixed(values[n]))
     call = bind(node, site.where, fixed)
@@ -170,6 +176,17 @@ def _read_call(reading: Reading, node: fx.Node, site: Site) -> None:
         values[node] = step
         return
     _settle(reading, call, _presented(reading, step, call, site), site)
+
+
+def _made_constant(node: fx.Node) -> Constant | None:
+    """What `x.new_zeros(3)` and its like make: they take no values from x."""
+    name = str(node.target).split(".")[1] if str(node.target).startswith("aten.new_") else ""
+    meta: Any = node.meta.get("val")
+    fill = {"new_zeros": 0, "new_ones": 1}.get(name, node.args[-1] if name == "new_full" else None)
+    plain = isinstance(meta, torch.Tensor) and not any(map(is_symbolic, meta.shape))
+    if not plain or not isinstance(fill, int | float) or meta.numel() > MAX_CONSTANT:
+        return None
+    return Constant(torch.full(tuple(meta.shape), fill, dtype=meta.dtype), meta)
 
 
 def _settle(reading: Reading, call: Call, value: Value, site: Site) -> None:
