@@ -131,7 +131,12 @@ COMMON: Mapping[str, _Rule] = {"untrained": _words, "folds": _roles(check_fold)}
 RULES: Mapping[str, Mapping[str, _Rule]] = {
     "conv": _CONV,
     "conv_transpose": {**_CONV, "output_padding": _ints(0)},
-    "linear": {"in_features": _int(1), "out_features": _int(1), "bias": _bool},
+    "linear": {
+        "in_features": _int(1),
+        "out_features": _int(1),
+        "bias": _bool,
+        "strided": _one_of("view", "copy"),
+    },
     "batch_norm": {
         "num_features": _int(1),
         "eps": _number(0, 1e6),

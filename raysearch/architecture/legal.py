@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from raysearch.architecture.axes import other_axes
-from raysearch.architecture.graph import Architecture, Layer
+from raysearch.architecture.graph import Architecture
 from raysearch.architecture.groups import Affine, ChannelMap
 from raysearch.architecture.parametric import PARAMETRIC
+from raysearch.architecture.strides import laid_out_anew
 from raysearch.architecture.view import view
 
 REMOVABLE_OPS = frozenset(
@@ -22,10 +23,6 @@ REMOVABLE_OPS = frozenset(
         *PARAMETRIC - {"param_binary"},
     }
 )
-
-_LAYING_OUT = frozenset({"layer_norm", "rms_norm"})
-"""Operations whose output is dense whatever the layout of their input."""
-_KEEPING_LAYOUT = frozenset({"unary", "dropout", "identity", "param_binary", "prelu"})
 
 _Symbolic = tuple[bytes, int, tuple[int, ...]]
 
@@ -55,6 +52,7 @@ def _out_shapes(teacher: Architecture, channels: ChannelMap) -> list[_Symbolic]:
 def removable_layers(teacher: Architecture, channels: ChannelMap) -> tuple[int, ...]:
     """Layers of one input slot whose output always has the shape of their input, the network's output excepted."""
     into, out = _in_shapes(teacher, channels), _out_shapes(teacher, channels)
+    fixed = laid_out_anew(teacher)  # the memory of students relies on them
     return tuple(
         place
         for place, layer in enumerate(teacher.layers)
@@ -63,16 +61,8 @@ def removable_layers(teacher: Architecture, channels: ChannelMap) -> tuple[int, 
         and into[place] == out[place]
         and teacher.axis(layer.inputs[0][0]) == channels.read[place]
         and (layer.op != "conv" or set(layer.attrs["stride"]) == {1})
-        and not (layer.op in _LAYING_OUT and _reads_permuted(teacher, layer))
+        and layer.name not in fixed
     )
-
-
-def _reads_permuted(teacher: Architecture, layer: Layer) -> bool:
-    """Whether a permuted view arrives: without this layer, who reads on would copy it, which no count of memory expects."""
-    source = teacher[layer.inputs[0][0]]
-    while source.op in _KEEPING_LAYOUT:
-        source = teacher[source.inputs[0][0]]
-    return source.op == "permute" and not source.attrs["contiguous"]
 
 
 def skip_pairs(teacher: Architecture, channels: ChannelMap) -> np.ndarray:

@@ -10,6 +10,7 @@ Notation: B candidates, L layers, G groups, P skip pairs, S moments (a tensor wa
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,7 @@ class Liveness:
         owned: [L, G + 1] float64, the same of the tensor that the layer itself may own: its output, or the sum in front of a view.
         slots: for each layer the indices of its producers, slot by slot.
         is_view: [L] bool.
+        strided: layer index -> how a linear layer gets at its rows, and whether it has a bias; only where its input is not dense.
         output: the index of the network's output.
         sources, targets: [P] int64, the skip pairs.
     """
@@ -57,6 +59,7 @@ class Liveness:
     owned: np.ndarray
     slots: tuple[tuple[tuple[int, ...], ...], ...]
     is_view: np.ndarray
+    strided: Mapping[int, tuple[str, bool]]
     output: int
     sources: np.ndarray
     targets: np.ndarray
@@ -82,7 +85,12 @@ class Liveness:
             elif layer.op == "input":
                 owned[place] = 0.0  # it belongs to the caller
         output = index[teacher.output]
-        return cls(elements, owned, slots, is_view, output, *skip_pairs.T)
+        strided = {
+            place: (layer.attrs["strided"], layer.attrs["bias"])
+            for place, layer in enumerate(layers)
+            if "strided" in layer.attrs
+        }
+        return cls(elements, owned, slots, is_view, strided, output, *skip_pairs.T)
 
     def moments(self, remove: np.ndarray, skips: np.ndarray) -> Moments:
         """Plays the students' passes: remove [B, L] bool, skips [B, P] bool."""
@@ -131,7 +139,9 @@ class _Play:
         if model.is_view[layer] or gone.all():
             return
         rows = np.flatnonzero(~gone) if len(views) else self.all
+        between = self._between(layer, rows)
         self._made(layer, rows)
+        self.live[rows] -= between
         for producers, has_sum in zip(model.slots[layer], summed, strict=True):
             self._read(rows[~has_sum[rows]], producers[0])
             if not self.reading and has_sum.any():
@@ -178,6 +188,21 @@ class _Play:
             self.last[rows, layer] = self.time
         elif has_sum.any():
             self._free_unread(layer, rows[has_sum])
+
+    def _between(self, layer: int, rows: np.ndarray) -> np.ndarray | float:
+        """What a linear layer of a strided input holds until its output is made: [G + 1] elements."""
+        strided, has_bias = self.model.strided.get(layer, ("", False))
+        if self.reading or not strided:
+            return 0.0
+        copy = self.model.elements[self.model.slots[layer][0][0]] if strided == "copy" else 0.0
+        if not has_bias:
+            self.live[rows] += copy
+            return copy
+        product = self.model.elements[layer]
+        self.live[rows] += product + copy
+        self._note(rows)
+        self.live[rows] -= copy
+        return product
 
     def _made(self, layer: int, rows: np.ndarray) -> None:
         self.time += 1

@@ -1,7 +1,8 @@
 """Memory of inference: weights, and activations by liveness over the topological order.
 
 A tensor lives from the layer that makes it to its last reader; views own nothing and keep their source alive; the input belongs to the
-caller. A slot of k producers is k - 1 explicit additions, each with an output of its own. What an opaque layer holds between its own
+caller. A slot of k producers is k - 1 explicit additions, each with an output of its own. A linear layer whose input is not dense may
+copy it, and adds its bias to a product of its own. What an opaque layer holds between its own
 steps is not counted.
 """
 
@@ -72,6 +73,12 @@ def _steps(architecture: Architecture) -> list[tuple[list[int], int, int]]:
             owner[layer.name] = slots[0]
         else:
             size = 0 if layer.op == "input" else math.prod(layer.shape)
-            owner[layer.name] = make(slots, size)
+            reads = slots
+            if "strided" in layer.attrs:
+                if layer.attrs["strided"] == "copy":
+                    reads = [*slots, make(slots, math.prod(architecture[layer.inputs[0][0]].shape))]
+                if layer.attrs["bias"]:
+                    reads = [*slots, make(reads, size)]
+            owner[layer.name] = make(reads, size)
     make([owner[architecture.output]], 0)  # the caller reads the output
     return steps

@@ -5,7 +5,8 @@ first axis after the batch, so that 0 is the channel axis of a feature map.
 
 Attributes by operation
     conv          in_channels, out_channels, kernel, stride, padding, dilation, groups, bias (rank = len(kernel))
-    linear        in_features, out_features, bias (acts on the last axis)
+    linear        in_features, out_features, bias (acts on the last axis); strided where the input is not dense: its rows are a
+                  "view" or a "copy"
     batch_norm    num_features, eps, momentum, affine; bias where a weight has none (false)
     unary         fn (ATen name: "relu", "gelu", ...), args (list), kwargs (dict)
     dropout       fn ("dropout", "feature_dropout"), p

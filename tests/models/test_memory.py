@@ -4,6 +4,7 @@ import weakref
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -66,3 +67,62 @@ def test_equal_sums_in_front_of_two_layers_are_two_tensors():
     with torch.inference_mode(), PeakBytes(image) as seen:
         build(architecture)(image)
     assert architecture.peak_memory_bytes == seen.peak
+
+
+class Permuted(nn.Module):
+    """A linear layer that reads a tensor whose axes were permuted, as it is."""
+
+    def __init__(self, width, dims, *, bias):
+        super().__init__()
+        self.conv, self.dims = nn.Conv2d(3, width, 3, padding=1), dims
+        self.wide = nn.Linear(width, 12, bias=bias)
+        self.fc = nn.Linear(12, 4)
+
+    def forward(self, x):
+        x = self.wide(self.conv(x).permute(self.dims))
+        return self.fc(x.relu().mean((1, 2)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dims", [(0, 2, 3, 1), (0, 3, 2, 1)], ids=["view", "copy"])
+def test_a_linear_layer_of_a_permuted_tensor_holds_what_torch_holds(dims, bias):
+    shape = (3, 6, 5)
+    teacher = trace(Permuted(8, dims, bias=bias).eval(), shape)
+    space = SearchSpace(teacher)
+    batch = space.sample(4, seed=0)
+    students = [space.apply(edits) for edits in batch]
+    assert space.memory(batch).tolist() == [student.memory_bytes for student in students]
+    for architecture in (teacher, *(s for s in students if s["conv"].shape[0] > 1)):
+        module = build(architecture).eval()
+        image = torch.zeros(1, *shape)
+        # inference mode shows the linear layer as one operation, without what it holds in between
+        with torch.no_grad(), PeakBytes(image, *module.parameters()) as seen:
+            module(image)
+        assert architecture.peak_memory_bytes == seen.peak
+
+
+def test_a_wide_linear_layer_of_a_permuted_tensor_is_traced_bit_for_bit():
+    """A copy in front of it would let torch add the bias within the product, in another order."""
+    assert trace(Permuted(1024, (0, 2, 3, 1), bias=True).eval(), (3, 6, 5))["wide"].op == "linear"
+
+
+@pytest.mark.parametrize("move", ["add", "sort", "none"])
+def test_a_norm_that_lays_a_tensor_out_anew_stays(move):
+    """Without it the linear layer would read a permuted tensor; what an opaque layer makes may be one."""
+
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.LayerNorm(8)
+            self.wide, self.fc = nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            x = self.conv(x).permute(0, 2, 3, 1)
+            if move == "none":
+                x = x.contiguous()
+            x = torch.sort(x, dim=1)[0] if move == "sort" else x + x.relu()
+            return self.fc(self.wide(self.norm(x)).mean((1, 2)))
+
+    teacher = trace(Rows().eval(), (3, 6, 5))
+    removable = {teacher.layers[place].name for place in SearchSpace(teacher).removable}
+    assert ("norm" in removable) == (move == "none")

@@ -11,13 +11,13 @@ from torch import nn
 
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.ops import Shape
+from raysearch.architecture.strides import mark_copies
 from raysearch.errors import InvalidArchitecture, TraceError, UnsupportedTeacher, WeightsError
 from raysearch.models.build import build
 from raysearch.models.tracing.cache import keep_trace, read_trace
 from raysearch.models.tracing.canonicalise import canonicalise
 from raysearch.models.tracing.capture import capture, evaluation, example, select
 from raysearch.models.tracing.identity import trace_key
-from raysearch.models.tracing.strides import mark_copies
 from raysearch.models.weights import misfits
 from raysearch.models.wrappers import unwrap
 

@@ -5,8 +5,8 @@ import torch
 
 from raysearch.architecture import Architecture, Layer
 from raysearch.architecture.ops import OPS
+from raysearch.architecture.strides import mark_copies
 from raysearch.models.calls import function_call
-from raysearch.models.tracing.strides import mark_copies
 
 
 def random_move(rng, shape):
