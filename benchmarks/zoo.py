@@ -170,9 +170,24 @@ def check_students(architecture: Any, module: Any, num: int) -> dict[str, Any]:
     found = {
         "students": f"{right}/{2 * num}",
         "groups": len(groups),
-        "channels": sum(group.size * len(group.producers) for group in groups),
+        "channels": free_channels(architecture),
     }
     return {**found, "wrong": wrong[:3]} if wrong else found
+
+
+def free_channels(architecture: Any) -> int:
+    """The output channels of convolutions and linear layers whose number may change, depthwise ones left out."""
+    from raysearch.architecture.channels import analyse
+
+    found = analyse(architecture)
+    makers = {name for variable in found.variables for name in variable.producers}
+    return sum(
+        found.variables[number].size * multiplicity
+        for layer, blocks in zip(architecture.layers, found.outputs, strict=True)
+        if layer.name in makers
+        for number, multiplicity in blocks
+        if not found.variables[number].frozen
+    )
 
 
 def torch_prunings_groups(module: Any, shape: tuple[int, int, int]) -> dict[str, Any]:
