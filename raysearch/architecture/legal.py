@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from raysearch.architecture.axes import other_axes
-from raysearch.architecture.graph import Architecture
+from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.groups import Affine, ChannelMap
 from raysearch.architecture.parametric import PARAMETRIC
 from raysearch.architecture.strides import laid_out_anew
@@ -23,6 +23,13 @@ REMOVABLE_OPS = frozenset(
         *PARAMETRIC - {"param_binary"},
     }
 )
+
+_GATES = frozenset({"sigmoid", "hardsigmoid", "tanh"})
+"""What bounds a factor: a product with an unbounded one overflows within a few layers."""
+_GUARDS = frozenset({"clamp", "clamp_min", "abs", "relu", "softplus"})
+"""What keeps the functions of `_PARTIAL` defined."""
+_PARTIAL = frozenset({"pow", "sqrt", "rsqrt", "log", "reciprocal"})
+_PASSING = frozenset({"reshape", "permute", "identity", "dropout", "resize", "slice"})
 
 _Symbolic = tuple[bytes, int, tuple[int, ...]]
 
@@ -52,7 +59,7 @@ def _out_shapes(teacher: Architecture, channels: ChannelMap) -> list[_Symbolic]:
 def removable_layers(teacher: Architecture, channels: ChannelMap) -> tuple[int, ...]:
     """Layers of one input slot whose output always has the shape of their input, the network's output excepted."""
     into, out = _in_shapes(teacher, channels), _out_shapes(teacher, channels)
-    fixed = laid_out_anew(teacher)  # the memory of students relies on them
+    fixed = laid_out_anew(teacher) | _safeguards(teacher)  # memory and finite numbers rely on them
     return tuple(
         place
         for place, layer in enumerate(teacher.layers)
@@ -63,6 +70,40 @@ def removable_layers(teacher: Architecture, channels: ChannelMap) -> tuple[int, 
         and (layer.op != "conv" or set(layer.attrs["stride"]) == {1})
         and layer.name not in fixed
     )
+
+
+def _safeguards(teacher: Architecture) -> set[str]:
+    """Functions without which the layers that read them give infinite or undefined numbers."""
+    readers: dict[str, list[Layer]] = {}
+    for layer in teacher.layers:
+        for name in (name for slot in layer.inputs for name in slot):
+            readers.setdefault(name, []).append(layer)
+
+    def reading(name: str) -> list[Layer]:
+        """The layers that read an output, behind those that pass it on."""
+        waiting, found = [name], {}
+        while waiting:
+            for layer in readers.get(waiting.pop(), ()):
+                if layer.name not in found:
+                    found[layer.name] = layer
+                    waiting += [layer.name] if layer.op in _PASSING else []
+        return list(found.values())
+
+    kept = set()
+    for layer in teacher.layers:
+        function = layer.attrs["fn"] if layer.op == "unary" else ""
+        if function in _GATES:
+            needed = any(reader.op == "binary" for reader in reading(layer.name))
+        elif function in _GUARDS:
+            needed = any(
+                reader.op == "unary" and reader.attrs["fn"] in _PARTIAL
+                for reader in reading(layer.name)
+            )
+        else:
+            continue
+        if needed:
+            kept.add(layer.name)
+    return kept
 
 
 def skip_pairs(teacher: Architecture, channels: ChannelMap) -> np.ndarray:

@@ -1,9 +1,12 @@
 """Which edits a space offers."""
 
 import numpy as np
+import torch
+from torch import nn
 
 from raysearch.architecture import Edits, SearchSpace
 from raysearch.architecture.checks import check
+from raysearch.models import build, trace
 
 
 def test_esnac_removes_fifty_layers_of_resnet18_and_ninety_eight_of_resnet34(networks):
@@ -52,3 +55,28 @@ def test_all_edits_at_once_stay_legal_at_any_width(teacher):
             ]
             for remove in ((), space.removable):
                 check(space.apply(Edits(remove, tuple(widths), every)))
+
+
+class Gated(nn.Module):
+    """A gate that is multiplied, a sigmoid that is not, and a clamp before a root."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.squeeze = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.head, self.fc = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.conv(x))
+        x = x * torch.sigmoid(self.squeeze(x.mean((2, 3), keepdim=True)))
+        x = x.clamp(min=1e-6).pow(3.0).mean((2, 3)).pow(1 / 3)
+        return self.fc(torch.sigmoid(self.head(x)))
+
+
+def test_what_keeps_numbers_finite_stays():
+    teacher = Gated()
+    space = SearchSpace(trace(teacher, (3, 8, 8)))
+    names = {space.teacher.layers[k].name for k in space.removable}
+    assert {"relu", "squeeze", "sigmoid_1"} <= names
+    assert not names & {"sigmoid", "clamp"}
+    student = build(space.apply(space.smallest()), inherit_from=teacher)
+    assert student(100 * torch.randn(4, 3, 8, 8)).isfinite().all()
