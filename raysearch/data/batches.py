@@ -21,7 +21,7 @@ def to_device(array: np.ndarray | torch.Tensor, device: torch.device | str) -> t
         return array.to(device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        return torch.from_numpy(np.asarray(array, order="C")).to(device)
 
 
 class DeviceBatches:

@@ -77,8 +77,9 @@ def _check_ranks(architecture: Architecture, shapes: Mapping[str, tuple[int, ...
     """Refuses weights with another number of axes: those of a student may be smaller, but they are of one kind."""
     for layer in architecture.layers:
         ours = {**layer.param_shapes, **layer.buffer_shapes}
+        ours.pop("num_batches_tracked", None)  # a number, which some formats keep as a list of one
         for role, key in state_keys(layer).items():
-            if key in shapes and len(shapes[key]) != len(ours[role]):
+            if role in ours and key in shapes and len(shapes[key]) != len(ours[role]):
                 raise WeightsError(
                     f"{key!r} has shape {list(shapes[key])}, but layer {layer.name!r} needs {len(ours[role])} axes as in "
                     f"{list(ours[role])}; pass the teacher that the architecture was traced from"
