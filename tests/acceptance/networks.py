@@ -235,7 +235,7 @@ class KeywordNames(nn.Module):
 
 
 class ScaledTwice(nn.Module):
-    """A convolution as it is, and once more with scaled weights: the folded ones stand below the module."""
+    """A convolution as it is, and once more with scaled weights, which stay computed."""
 
     def __init__(self):
         super().__init__()
@@ -249,6 +249,21 @@ class ScaledTwice(nn.Module):
         scaled = F.conv2d(x, self.conv.weight * self.scale, self.conv.bias, padding=1)
         x = self.last(F.relu(scaled)) + self.last(F.relu(self.conv(x)))
         return self.fc((x * x.new_full((1,), 0.5)).mean((2, 3)))
+
+
+class ScaledScarcely(nn.Module):
+    """A small convolution as it is, and once more with scaled weights: few numbers are folded, below the module."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv = blocks.conv_bn(3, 12), nn.Conv2d(12, 12, 1)
+        self.scale = nn.Parameter(torch.rand(12, 1, 1, 1) + 0.5)
+        self.fc = nn.Linear(12 * 16 * 16, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = F.relu(F.conv2d(x, self.conv.weight * self.scale, self.conv.bias)) + self.conv(x)
+        return self.fc(x.flatten(1))
 
 
 class PermuteHead(nn.Module):
@@ -394,7 +409,8 @@ CASES: dict[str, Case] = {
     "BiasFree": Case(bias_free),
     "SamePadding": Case(same_padding),
     "KeywordNames": Case(KeywordNames),
-    "ScaledTwice": Case(ScaledTwice, folded=True),
+    "ScaledTwice": Case(ScaledTwice, folded=True, temporaries=True),
+    "ScaledScarcely": Case(ScaledScarcely, folded=True),
     "PermuteHead": Case(PermuteHead, permutes=True),
     "ConvHead": Case(ConvHead),
     "ScaleNet": Case(_classifier(lambda: blocks.LayerScale(12))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import OPS, Shape
 from raysearch.errors import UnsupportedTeacher
 from raysearch.models.tracing.capture import Capture, is_in_place
-from raysearch.models.tracing.folding import Folds, name_states
+from raysearch.models.tracing.folding import Folds, name_states, parted_parameters
 from raysearch.models.tracing.found import Found, layer_names
 from raysearch.models.tracing.reading import Reading, read_node
 from raysearch.models.tracing.values import (
@@ -37,21 +38,17 @@ def canonicalise(captured: Capture, module: nn.Module, input_shape: Shape) -> Ar
     Raises:
         UnsupportedTeacher: an operation mixes the images of a batch, is random, or cannot be written down.
     """
-    reading = Reading(captured, _tensors(module))
-    reading.values[captured.input] = Made(-1, reading.images)
-    for node, name in captured.states.items():
-        reading.values[node] = _state(captured, node, name)
-    live = _live(captured)
-    for node in captured.nodes:
-        if node in live:
-            read_node(reading, node)
-    output = reading.values.get(captured.output)
+    reading, output, used = _read(captured, module, frozenset())
+    read = [value for position in used for value in reading.layers[position].states.values()]
+    numbers = {v.name: math.prod(v.meta.shape) for v in read if isinstance(v, State)}
+    shared = parted_parameters(read, tolerated=sum(numbers.values()) // 100)
+    if shared:
+        reading, output, used = _read(captured, module, shared)
     if output is not None and not isinstance(output, Made) and depends_on_images(output):
         raise UnsupportedTeacher(
             f"the teacher's output has the type {output.meta.dtype} and the shape {_text(output.meta.shape)}, but logits [batch, "
             "classes] in the precision of the weights are needed"
         )
-    used = _reachable(reading.layers, output.position if isinstance(output, Made) else -1)
     if not any(_has_weights(reading.layers[position]) for position in used):
         raise UnsupportedTeacher(
             "the teacher's output is not computed from the images by any layer with weights"
@@ -65,6 +62,23 @@ def canonicalise(captured: Capture, module: nn.Module, input_shape: Shape) -> Ar
         layers.append(_layer(found, name_of[position], name_of, folds, module))
     assert isinstance(output, Made), "only layers of the images have weights"
     return Architecture(input_shape, tuple(layers), name_of[output.position])
+
+
+def _read(
+    captured: Capture, module: nn.Module, shared: frozenset[str]
+) -> tuple[Reading, Value | None, list[int]]:
+    """The captured nodes as layers, the logits, and the layers that they depend on."""
+    reading = Reading(captured, _tensors(module), shared=shared)
+    reading.values[captured.input] = Made(-1, reading.images)
+    for node, name in captured.states.items():
+        reading.values[node] = _state(captured, node, name)
+    live = _live(captured)
+    for node in captured.nodes:
+        if node in live:
+            read_node(reading, node)
+    output = reading.values.get(captured.output)
+    used = _reachable(reading.layers, output.position if isinstance(output, Made) else -1)
+    return reading, output, used
 
 
 def _has_weights(found: Found) -> bool:

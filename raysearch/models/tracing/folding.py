@@ -37,13 +37,41 @@ class Folds:
     names: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
+def is_computed(value: Value) -> bool:
+    """Whether a trained value is not a parameter itself, so that it would be folded."""
+    return not isinstance(value, State) and is_trainable(value)
+
+
 def may_fold(value: Value) -> bool:
     """A trainable fold must not hold more numbers than the parameters that it is computed from."""
-    if isinstance(value, State) or not is_trainable(value):
+    if not is_computed(value):
         return True
-    sources = {part.name: part for part in parts(value) if isinstance(part, State)}
-    numbers = sum(math.prod(part.meta.shape) for part in sources.values() if part.trainable)
+    found = {part.name: part for part in parts(value) if isinstance(part, State)}
+    numbers = sum(math.prod(part.meta.shape) for part in found.values() if part.trainable)
     return math.prod(value.meta.shape) <= numbers
+
+
+def sources(value: Value) -> frozenset[str]:
+    """The parameters that a value is computed from."""
+    found = (part for part in parts(value) if isinstance(part, State))
+    return frozenset(part.name for part in found if part.trainable)
+
+
+def parted_parameters(values: Collection[Value], tolerated: int) -> frozenset[str]:
+    """Parameters that folding would double: read as they are and by a fold, or by several different folds.
+
+    Args:
+        values: what the network's layers read.
+        tolerated: numbers of a fold that may be doubled, for the sake of the channels that folding leaves free.
+    """
+    readers: dict[str, set[str]] = {}
+    for value in values:
+        if isinstance(value, State):
+            readers.setdefault(value.name, set()).add("")
+        elif is_computed(value) and math.prod(value.meta.shape) > tolerated:
+            for name in sources(value):
+                readers.setdefault(name, set()).add(json.dumps(fold_program(value)))
+    return frozenset(name for name, found in readers.items() if len(found) > 1)
 
 
 def name_states(

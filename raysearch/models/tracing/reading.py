@@ -19,7 +19,7 @@ from raysearch.architecture.programs import MAX_CONSTANT
 from raysearch.errors import InvalidArchitecture, UnsupportedTeacher
 from raysearch.models.calls import BINARY
 from raysearch.models.tracing.capture import Capture, is_in_place
-from raysearch.models.tracing.folding import fold_program, may_fold
+from raysearch.models.tracing.folding import fold_program, is_computed, may_fold, sources
 from raysearch.models.tracing.found import Found, Site, site_of
 from raysearch.models.tracing.further_rules import FURTHER_RULES, response_normalised
 from raysearch.models.tracing.moves import COPIES, MOVES, RESHAPES, part, parted, shuffled
@@ -58,6 +58,7 @@ class Reading:
     Attributes:
         several: the values that a node with several outputs has.
         parts: for a part of another tensor that tensor and the call that took the part.
+        shared: parameters that no weight may be folded from, because other layers read them too.
     """
 
     capture: Capture
@@ -66,6 +67,7 @@ class Reading:
     values: dict[fx.Node, Value] = field(default_factory=dict)
     several: dict[fx.Node, Sequence[Value | None]] = field(default_factory=dict)
     parts: dict[Value, tuple[Value, Call]] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
 
     @property
     def images(self) -> Any:
@@ -297,6 +299,8 @@ def _append(
         _check_readable(value)
     if not all(map(may_fold, states.values())):
         raise NotCanonical("has weights that take fewer numbers to compute than to hold")
+    if any(sources(value) & reading.shared for value in states.values() if is_computed(value)):
+        raise NotCanonical("has weights that are computed from those of other layers")
     try:
         expected = OPS[draft.op].out_shape(draft.attrs, shapes)
     except InvalidArchitecture as error:

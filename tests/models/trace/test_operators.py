@@ -626,3 +626,23 @@ def test_modules_may_have_the_names_of_keywords(tmp_path):
     again = pickle.loads(pickle.dumps(rebuilt))
     for copied in (again, copy.deepcopy(rebuilt)):
         assert torch.equal(copied(images), teacher(images))
+
+
+class TiedTransposed(nn.Module):
+    """A linear layer that is used backwards, too, by its transposed weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.wide = nn.Conv2d(3, 8, 3), nn.Linear(8, 9, bias=False)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.conv(x)).mean((2, 3))
+        return self.fc(nn.functional.linear(torch.relu(self.wide(x)), self.wide.weight.t()))
+
+
+def test_a_weight_that_is_used_as_it_is_and_transformed_stays_one():
+    teacher = TiedTransposed()
+    architecture = trace(teacher, (3, 8, 8))
+    assert architecture.num_params == sum(p.numel() for p in teacher.parameters())
+    assert [layer.op for layer in architecture.layers].count("opaque") == 1
