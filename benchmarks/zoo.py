@@ -271,7 +271,8 @@ def measure_apart(name: str, students: int, limit_s: float) -> dict[str, Any]:
 def markdown(figures: dict[str, Any]) -> str:
     """The table as text."""
     rows = figures["rows"].values()
-    lines = ["# Which networks can be teachers", "", f"Machine: {figures['machine']}.", ""]
+    lines = ["# Which networks can be teachers", "", f"Machine: {figures['machine']}."]
+    lines += ["Command: `python benchmarks/zoo.py`.", ""]
     for library in ("torchvision", "timm"):
         own = [row for row in rows if row["name"].startswith(library)]
         good = [row for row in own if row["status"] == "ok"]
