@@ -157,31 +157,27 @@ def _flat(values: Any) -> Any:
 
 
 def _conv(layer: Layer) -> Call:
-    a = layer.attrs
-    kwargs: dict[str, Any] = {"kernel_size": _flat(a["kernel"])}
-    for key, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
-        if _flat(a[key]) != default:
-            kwargs[key] = _flat(a[key])
-    if a["groups"] != 1:
-        kwargs["groups"] = a["groups"]
-    if not a["bias"]:
-        kwargs["bias"] = False
-    return Call(f"nn.Conv{len(a['kernel'])}d", (a["in_channels"], a["out_channels"]), kwargs)
+    return _convolution("nn.Conv", layer, stride=1, padding=0, dilation=1)
 
 
 def _conv_transpose(layer: Layer) -> Call:
+    return _convolution(
+        "nn.ConvTranspose", layer, stride=1, padding=0, output_padding=0, dilation=1
+    )
+
+
+def _convolution(kind: str, layer: Layer, **defaults: int) -> Call:
+    """A module of a convolution; what has its default is not written."""
     a = layer.attrs
     kwargs: dict[str, Any] = {"kernel_size": _flat(a["kernel"])}
-    for key, default in (("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1)):
+    for key, default in defaults.items():
         if _flat(a[key]) != default:
             kwargs[key] = _flat(a[key])
     if a["groups"] != 1:
         kwargs["groups"] = a["groups"]
     if not a["bias"]:
         kwargs["bias"] = False
-    return Call(
-        f"nn.ConvTranspose{len(a['kernel'])}d", (a["in_channels"], a["out_channels"]), kwargs
-    )
+    return Call(f"{kind}{len(a['kernel'])}d", (a["in_channels"], a["out_channels"]), kwargs)
 
 
 def _group_norm(layer: Layer) -> Call:

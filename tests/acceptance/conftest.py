@@ -9,25 +9,9 @@ import torch
 
 from raysearch.models import trace
 from tests.acceptance.networks import CASES
+from tests.torch_state import one_thread_and_a_seed, randomise_statistics
 
-
-@pytest.fixture(autouse=True)
-def _one_thread_and_a_seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
-def randomise(module):
-    """Statistics and scales as training would leave them."""
-    for name, buffer in module.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.normal_(0.0, 0.2)
-        elif name.endswith("running_var"):
-            buffer.uniform_(0.5, 2.0)
-    return module.eval()
+__all__ = ["networks", "one_thread_and_a_seed"]
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +22,7 @@ def networks():
     def network(name):
         torch.manual_seed(1)
         case = CASES[name]
-        module = randomise(case.make())
+        module = randomise_statistics(case.make()).eval()
         return module, trace(module, case.shape, output_index=case.output_index)
 
     return network

@@ -6,17 +6,20 @@ import torch
 from raysearch.architecture import Architecture, SearchSpace
 from raysearch.architecture.view import view
 from raysearch.models import build, load_teacher, trace
-from tests.acceptance.conftest import randomise
+from tests.torch_state import randomise_statistics
 
-# the others of the twelve run in benchmarks/zoo.py
-TORCHVISION = ("resnet18", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5")
+TORCHVISION = (
+    *("resnet18", "vgg11_bn", "mobilenet_v2", "mobilenet_v3_small", "densenet121", "googlenet"),
+    *("squeezenet1_1", "shufflenet_v2_x0_5", "regnet_x_400mf", "resnext50_32x4d"),
+    *("efficientnet_b0", "convnext_tiny"),
+)
 SHAPE = (3, 64, 64)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_a_torchvision_network_is_captured_whole_and_bit_for_bit(name):
     teacher = load_teacher(f"torchvision:{name}", num_classes=10, input_shape=SHAPE)
-    teacher = randomise(teacher)
+    randomise_statistics(teacher).eval()
     architecture = trace(teacher, SHAPE)
     assert [layer.name for layer in architecture.layers if layer.op == "opaque"] == []
     rebuilt = build(architecture, inherit_from=teacher).eval()

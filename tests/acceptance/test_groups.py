@@ -6,8 +6,8 @@ from torch import nn
 
 from raysearch.architecture import SearchSpace
 from raysearch.models import load_teacher, trace
-from tests.acceptance.conftest import randomise
 from tests.acceptance.networks import CASES
+from tests.torch_state import randomise_statistics
 
 torch_pruning = pytest.importorskip("torch_pruning")
 
@@ -54,7 +54,7 @@ def our_partition(architecture, module):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_groups_of_torchvision_networks_are_those_of_torch_pruning(name):
-    module = randomise(load_teacher(name, num_classes=10, input_shape=SHAPE))
+    module = randomise_statistics(load_teacher(name, num_classes=10, input_shape=SHAPE)).eval()
     architecture = trace(module, SHAPE)
     assert our_partition(architecture, module) == their_partition(module, SHAPE)
 

@@ -11,6 +11,7 @@ from raysearch.architecture import Architecture, SearchSpace
 from raysearch.architecture.ops import OPS
 from raysearch.errors import InputError, InvalidArchitecture
 from raysearch.models import build
+from tests.json_places import places
 
 SOURCES = ("Inception", "GroupConv", "InvertedResidual", "Shuffle", "OptionA", "DenseBlock")
 FIELDS = (
@@ -37,15 +38,6 @@ JUNK = (
     *([], {}, [[]], [[[]]], [None], [-1], [1, 2, 3, 4, 5, 6, 7, 8, 9], [10**12] * 4, ["relu"]),
     *({"__proto__": 1}, {"weight": "fc.weight"}, [["input"]], [["input"], ["input"]]),
 )
-
-
-def places(value, path=()):
-    """Every place inside a value."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, item in items:
-        yield (*path, key)
-        if isinstance(item, dict | list):
-            yield from places(item, (*path, key))
 
 
 def at(data, path):

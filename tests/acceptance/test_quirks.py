@@ -6,9 +6,9 @@ import torch
 from raysearch.architecture import Architecture, SearchSpace
 from raysearch.errors import TraceError, UnsupportedTeacher
 from raysearch.models import build, trace
-from tests.acceptance import measures
-from tests.acceptance.conftest import randomise
+from tests import measures
 from tests.acceptance.networks import CASES, REFUSED, SHAPE, VIEW_WRITERS
+from tests.torch_state import randomise_statistics
 
 
 def logits_of(module, case, images):
@@ -82,7 +82,7 @@ def test_a_network_without_one_graph_is_refused_with_the_reason(name):
 
 @pytest.mark.parametrize("name", list(VIEW_WRITERS))
 def test_writing_into_a_part_of_a_tensor_is_refused_or_right(name):
-    module = randomise(VIEW_WRITERS[name]())
+    module = randomise_statistics(VIEW_WRITERS[name]()).eval()
     try:
         architecture = trace(module, SHAPE)
     except UnsupportedTeacher as error:

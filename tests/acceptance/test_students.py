@@ -7,7 +7,7 @@ import torch
 from raysearch.architecture import SearchSpace
 from raysearch.errors import BudgetError
 from raysearch.models import build
-from tests.acceptance import measures
+from tests import measures
 from tests.acceptance.networks import CASES
 
 NETWORKS = ("InvertedResidual", "DenseBlock", "OptionA")

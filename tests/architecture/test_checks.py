@@ -9,6 +9,7 @@ import pytest
 
 from raysearch.architecture import Architecture
 from raysearch.errors import InvalidArchitecture
+from tests.json_places import places
 
 
 @pytest.fixture
@@ -177,15 +178,6 @@ COMPACT = {
 def test_compact_text_that_is_no_network_is_refused(name):
     with pytest.raises(InvalidArchitecture):
         Architecture.from_compact(COMPACT[name])
-
-
-def places(value, path=()):
-    """All places inside nested lists and objects."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, item in items:
-        yield (*path, key)
-        if isinstance(item, dict | list):
-            yield from places(item, (*path, key))
 
 
 JUNK = [

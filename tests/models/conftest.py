@@ -3,14 +3,9 @@
 import pytest
 import torch
 
+from tests.torch_state import one_thread_and_a_seed, randomise_statistics
 
-@pytest.fixture(autouse=True)
-def _one_thread_and_a_seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
+__all__ = ["one_thread_and_a_seed", "trained"]
 
 
 @pytest.fixture
@@ -18,11 +13,7 @@ def trained():
     """Gives a module random BatchNorm statistics and scales, as training would."""
 
     def randomise(module):
-        for name, buffer in module.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_(0.0, 0.3)
-            elif name.endswith("running_var"):
-                buffer.uniform_(0.5, 2.0)
+        randomise_statistics(module, 0.3)
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.ndim == 1:

@@ -1,39 +1,12 @@
 """Counted memory against the tensors that a pass really holds."""
 
-import weakref
-
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from raysearch.architecture import Architecture, Layer, SearchSpace
 from raysearch.models import build, load_teacher, trace
-
-
-class PeakBytes(TorchDispatchMode):
-    """Follows every storage that operations make, until nobody holds it."""
-
-    def __init__(self, *known):
-        super().__init__()
-        self.known = {tensor.untyped_storage()._cdata for tensor in known}
-        self.live = self.peak = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self.known:
-                self.known.add(storage._cdata)
-                self.live += storage.nbytes()
-                weakref.finalize(storage, self.freed, storage._cdata, storage.nbytes())
-        self.peak = max(self.peak, self.live)
-        return out
-
-    def freed(self, key, size):
-        self.known.discard(key)
-        self.live -= size
+from tests.measures import peak_bytes
 
 
 @pytest.mark.parametrize("name", ["resnet14", "torchvision:mobilenet_v3_small"])
@@ -44,13 +17,11 @@ def test_counted_memory_is_what_a_pass_holds(name):
     students = [space.apply(edits) for edits in space.sample(4, seed=0)]
     for architecture in (teacher, *students):
         module = build(architecture).eval()
-        image = torch.zeros(1, *shape)
+        peak = peak_bytes(module, torch.zeros(1, *shape))
+        assert architecture.peak_memory_bytes == peak
         state = [*module.parameters(), *module.buffers()]
-        with torch.inference_mode(), PeakBytes(image, *state) as seen:
-            module(image)
-        assert architecture.peak_memory_bytes == seen.peak
         weights = sum(tensor.numel() * tensor.element_size() for tensor in state)
-        assert architecture.memory_bytes == seen.peak + weights
+        assert architecture.memory_bytes == peak + weights
 
 
 def test_equal_sums_in_front_of_two_layers_are_two_tensors():
@@ -63,10 +34,7 @@ def test_equal_sums_in_front_of_two_layers_are_two_tensors():
         layers.append(Layer(name, "unary", (slot,), attrs, shape))
     layers.append(Layer("e", "add", (("c",), ("d",)), {}, shape))
     architecture = Architecture(shape, tuple(layers), "e")
-    image = torch.zeros(1, *shape)
-    with torch.inference_mode(), PeakBytes(image) as seen:
-        build(architecture)(image)
-    assert architecture.peak_memory_bytes == seen.peak
+    assert architecture.peak_memory_bytes == peak_bytes(build(architecture), torch.zeros(1, *shape))
 
 
 class Permuted(nn.Module):
@@ -93,12 +61,8 @@ def test_a_linear_layer_of_a_permuted_tensor_holds_what_torch_holds(dims, bias):
     students = [space.apply(edits) for edits in batch]
     assert space.memory(batch).tolist() == [student.memory_bytes for student in students]
     for architecture in (teacher, *(s for s in students if s["conv"].shape[0] > 1)):
-        module = build(architecture).eval()
-        image = torch.zeros(1, *shape)
-        # inference mode shows the linear layer as one operation, without what it holds in between
-        with torch.no_grad(), PeakBytes(image, *module.parameters()) as seen:
-            module(image)
-        assert architecture.peak_memory_bytes == seen.peak
+        peak = peak_bytes(build(architecture).eval(), torch.zeros(1, *shape))
+        assert architecture.peak_memory_bytes == peak
 
 
 def test_a_wide_linear_layer_of_a_permuted_tensor_is_traced_bit_for_bit():

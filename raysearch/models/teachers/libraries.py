@@ -46,6 +46,14 @@ def without_heads(name: str, state: Mapping[str, torch.Tensor]) -> dict[str, tor
     return {key: tensor for key, tensor in state.items() if not key.startswith(tuple(heads))}
 
 
+def check_images(model: str, shape: tuple[int, ...]) -> None:
+    """Raises DataError where the data are no images."""
+    if len(shape) != 3:
+        raise DataError(
+            f"teacher.model {model!r} takes images [channels, height, width], but the data's shape is {list(shape)}"
+        )
+
+
 def timm_network(name: str, num_classes: int | None, shape: tuple[int, ...]) -> nn.Module:
     """A network of timm with fresh weights, for images of any number of channels; nothing is downloaded."""
     try:
@@ -62,10 +70,7 @@ def timm_network(name: str, num_classes: int | None, shape: tuple[int, ...]) -> 
             f"teacher.model is 'timm:{name}', which timm {timm.__version__} does not have"
             f"{suggest(name, names)}; timm.list_models() lists its names"
         )
-    if len(shape) != 3:
-        raise DataError(
-            f"teacher.model 'timm:{name}' takes images [channels, height, width], but the data's shape is {list(shape)}"
-        )
+    check_images(f"timm:{name}", shape)
     options: dict[str, Any] = {"in_chans": shape[0]}
     if num_classes is not None:
         options["num_classes"] = num_classes

@@ -14,6 +14,7 @@ from torch import nn
 from raysearch.errors import ConfigError, DataError, TraceError, UnsupportedTeacher
 from raysearch.models.teachers import resnet, vgg
 from raysearch.models.teachers.libraries import (
+    check_images,
     suggest,
     timm_network,
     torchvision_network,
@@ -120,10 +121,7 @@ def _built_in(model: str, num_classes: int | None, shape: tuple[int, ...]) -> nn
             f"teacher.model is {model!r}, which is unknown{suggest(model, BUILT_IN)}; built in are "
             f"{', '.join(BUILT_IN)}; torchvision:NAME, timm:NAME and package.module:callable are understood too"
         )
-    if len(shape) != 3:
-        raise DataError(
-            f"teacher.model {model} takes images [channels, height, width], but the data's shape is {list(shape)}"
-        )
+    check_images(model, shape)
     return BUILT_IN[model](model, num_classes or 10, shape)
 
 

@@ -7,7 +7,16 @@ from typing import Any
 
 from torch import fx
 
-from raysearch.models.tracing.rules import Call, Draft, Rule, affine, shape_of, spread, weights
+from raysearch.models.tracing.rules import (
+    Call,
+    Draft,
+    Rule,
+    affine,
+    aten_name,
+    shape_of,
+    spread,
+    weights,
+)
 
 
 def _conv_transpose(call: Call) -> Draft:
@@ -99,7 +108,7 @@ def response_normalised(call: Call) -> Draft | None:
     pooled = _past(_source(scaled, "mul"), ("view", "reshape", "squeeze"))
     padded = _source(pooled, "avg_pool2d", "avg_pool3d")
     square = _past(_source(padded, "pad"), ("view", "reshape", "unsqueeze"))
-    if square is None or _name(square) != "mul" or list(square.args) != [images, images]:
+    if square is None or aten_name(square) != "mul" or list(square.args) != [images, images]:
         return None
     numbers = [node.args[1] for node in (power, added, scaled)]
     kernel: Any = pooled.args[1]
@@ -115,20 +124,15 @@ def response_normalised(call: Call) -> Draft | None:
 
 def _source(node: Any, *names: str) -> Any:
     """What a node reads first where it is one of the named calls, else None."""
-    found = isinstance(node, fx.Node) and _name(node) in names
+    found = isinstance(node, fx.Node) and aten_name(node) in names
     return node.args[0] if found else None
 
 
 def _past(node: Any, names: tuple[str, ...]) -> Any:
     """The first node upwards that is none of the named calls."""
-    while isinstance(node, fx.Node) and _name(node) in names:
+    while isinstance(node, fx.Node) and aten_name(node) in names:
         node = node.args[0]
     return node if isinstance(node, fx.Node) else None
-
-
-def _name(node: fx.Node) -> str:
-    schema = getattr(node.target, "_schema", None)
-    return schema.name.removeprefix("aten::") if schema is not None else ""
 
 
 _MODES = {

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import fx
 
-from raysearch.models.tracing.rules import Call, Draft, Rule, shape_of
+from raysearch.models.tracing.rules import Call, Draft, Rule, aten_name, shape_of
 
 COPIES = frozenset({"contiguous", "clone"})
 PARTED = frozenset({"chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unbind"})
@@ -136,26 +136,21 @@ def shuffled(node: fx.Node) -> Draft | None:
 def _before(node: fx.Node) -> fx.Node | None:
     """What a node reads first, copies looked through."""
     source = node.args[0] if node.args else None
-    while isinstance(source, fx.Node) and _name(source) in COPIES:
+    while isinstance(source, fx.Node) and aten_name(source) in COPIES:
         source = source.args[0]
     return source if isinstance(source, fx.Node) else None
 
 
-def _name(node: fx.Node) -> str:
-    schema = getattr(node.target, "_schema", None)
-    return schema.name.removeprefix("aten::") if schema is not None else ""
-
-
 def _is_reshape(node: fx.Node) -> bool:
-    return _name(node) in RESHAPES
+    return aten_name(node) in RESHAPES
 
 
 def _swaps_first_two(node: fx.Node) -> bool:
     """Whether a node exchanges the first two axes after the batch."""
-    if _name(node) in ("transpose", "swapaxes", "swapdims"):
+    if aten_name(node) in ("transpose", "swapaxes", "swapdims"):
         rank = len(shape_of(node))
         return {int(dim) % rank for dim in node.args[1:3]} == {1, 2}  # type: ignore[call-overload]
-    if _name(node) == "permute":
+    if aten_name(node) == "permute":
         dims: Any = node.args[1]
         return list(dims) == [0, 2, 1, *range(3, len(dims))]
     return False
@@ -271,4 +266,4 @@ MOVES: Mapping[str, Rule] = {
 def parted(node: fx.Node) -> fx.Node | None:
     """The call that a getitem reads one of several outputs of."""
     source = node.args[0] if node.target is operator.getitem else None
-    return source if isinstance(source, fx.Node) and _name(source) in PARTED else None
+    return source if isinstance(source, fx.Node) and aten_name(source) in PARTED else None

@@ -99,6 +99,12 @@ def shape_of(node: fx.Node) -> tuple[Any, ...]:
     return tuple(node.meta["val"].shape)
 
 
+def aten_name(node: fx.Node) -> str:
+    """The base name of the ATen operation that a node calls; "" where it calls none."""
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.removeprefix("aten::") if schema is not None else ""
+
+
 def bind(node: fx.Node, where: str, fixed: frozenset[fx.Node] = frozenset()) -> Call:
     """Reads a node's arguments by the names of its schema."""
     target = node.target

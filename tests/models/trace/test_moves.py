@@ -13,8 +13,8 @@ from raysearch.architecture import Architecture, Edits, SearchSpace
 from raysearch.architecture.encoding import ALL_TYPES, encode_architecture
 from raysearch.errors import UnsupportedTeacher
 from raysearch.models import build, export_student, num_parameters, trace
+from tests.measures import peak_bytes
 from tests.models.moving import Shuffle, all_networks
-from tests.models.test_memory import PeakBytes
 
 SHAPE = (3, 16, 16)
 NETWORKS = all_networks()
@@ -88,15 +88,10 @@ def test_counted_memory_is_what_a_pass_holds(traced):
     architecture = traced[1]
     space = SearchSpace(architecture)
     for network in (architecture, *(space.apply(edits) for edits in space.sample(2, seed=0))):
-        module, image = build(network).eval(), torch.zeros(1, *SHAPE)
-        state = [*module.parameters(), *module.buffers()]
-        with torch.inference_mode(), PeakBytes(image, *state) as seen:
-            module(image)
-        # what a linear layer of a strided input holds in between is counted, but inference mode does not show it
+        peak = peak_bytes(build(network).eval(), torch.zeros(1, *SHAPE))
         strided = any("strided" in layer.attrs for layer in network.layers)
-        assert network.peak_memory_bytes == seen.peak or (
-            strided and network.peak_memory_bytes > seen.peak
-        )
+        # students of one channel may lie densely where their teacher did not, and need no copies then
+        assert peak == network.peak_memory_bytes or (strided and peak < network.peak_memory_bytes)
 
 
 def test_only_what_mixes_channels_is_frozen():
