@@ -1,0 +1,367 @@
+"""A table of trained students, and what it answers: exactly for the students that it holds, by its surrogate for all others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from raysearch.architecture import Architecture, SearchSpace
+from raysearch.config import Config, parse_config
+from raysearch.errors import InputError, TableError
+from raysearch.tables.features import describe_students
+from raysearch.tables.files import DIVERGED_LOSS, read_file
+from raysearch.tables.surrogate import MIN_ARCHITECTURES, Surrogate, fit_surrogate
+from raysearch.tables.validation import by_budget, rank_correlations
+
+
+@dataclass(frozen=True)
+class TeacherCard:
+    """What is known of the teacher: accuracies in [0, 1], validation cross-entropy in nats, sizes."""
+
+    accuracy: float
+    loss: float
+    test_accuracy: float
+    num_params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A short training.
+
+    Attributes:
+        accuracy, loss: on the validation part after each epoch; a diverged student has accuracy 0 and infinite loss.
+        cpu_seconds: of these epochs.
+        exact: from a row of the table; otherwise predicted.
+    """
+
+    accuracy: tuple[float, ...]
+    loss: tuple[float, ...]
+    cpu_seconds: float
+    exact: bool
+
+
+@dataclass(frozen=True)
+class FullResult:
+    """A full training that continued from the weights of the short one.
+
+    Attributes:
+        accuracy, loss: on the validation part at its end.
+        test_accuracy, test_loss: on the test part.
+        accuracy_curve, loss_curve: on the validation part after each epoch.
+        cpu_seconds: of the full training alone.
+        exact: from a row of the table; otherwise predicted.
+    """
+
+    accuracy: float
+    loss: float
+    test_accuracy: float
+    test_loss: float
+    accuracy_curve: tuple[float, ...]
+    loss_curve: tuple[float, ...]
+    cpu_seconds: float
+    exact: bool
+
+
+class Table:
+    """Thousands of trainings, replayed.
+
+    Attributes:
+        problem: its name.
+        config: what its students were trained with.
+        architecture: the teacher.
+        teacher: what is known of it.
+        rows: one for each training (docs/tables.md names the columns).
+        about: the file's metadata.
+    """
+
+    def __init__(self, about: Mapping[str, Any], rows: pd.DataFrame) -> None:
+        """Takes checked rows and their metadata; raises InputError where these do not fit each other."""
+        self.about = dict(about)
+        self.problem: str = about["problem"]
+        self.config: Config = parse_config(about["config"])
+        self.architecture: Architecture = Architecture.from_json(about["architecture"])
+        card = about["teacher"]
+        try:
+            self.teacher = TeacherCard(**{key: card[key] for key in TeacherCard.__annotations__})
+        except (KeyError, TypeError):
+            named = ", ".join(TeacherCard.__annotations__)
+            raise TableError(f"the metadata's teacher is {card!r}, expected {named}") from None
+        self.rows = rows
+        self._space = self.space()
+        self._check_students()
+        self._ids: dict[str, str] = dict(
+            zip(rows["architecture"], rows["architecture_id"], strict=True)
+        )
+        self._rows_of: dict[str, list[dict[str, Any]]] = {}
+        for row in rows.sort_values(["architecture_id", "seed"]).to_dict("records"):
+            self._rows_of.setdefault(row["architecture_id"], []).append(row)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Table:
+        """Reads and checks a file.
+
+        Raises:
+            TableError: one sentence that names the file, what is wrong, and the remedy.
+        """
+        path = Path(path)
+        about, rows = read_file(path)
+        try:
+            return cls(about, rows)
+        except InputError as error:
+            raise TableError(f"{path}: {error}") from None
+
+    def __repr__(self) -> str:
+        return f"Table({self.problem}: {len(self.rows)} trainings of {len(self._rows_of)} students)"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def epochs(self) -> int:
+        """Of a short training."""
+        return len(self.rows["accuracy"].iloc[0])
+
+    @cached_property
+    def full_epochs(self) -> int:
+        """Of a full training; where none was made, what the configuration says."""
+        full = self.rows["full_accuracy"].dropna()
+        return len(full.iloc[0]) if len(full) else self.config.finish.epochs
+
+    def space(self, budget: Mapping[str, Any] | None = None) -> SearchSpace:
+        """The students of the teacher, within a budget or without one."""
+        return SearchSpace(self.architecture, **self.config.space.model_dump(), budget=budget)
+
+    def identify(self, edits: str) -> str:
+        """The id of a student; raises InvalidArchitecture where the text does not fit the space."""
+        if edits not in self._ids:
+            self._ids[edits] = self._space.architecture_id(edits)
+        return self._ids[edits]
+
+    def holds(self, edits: str) -> bool:
+        """Whether a student's short training is in the table."""
+        return self.identify(edits) in self._rows_of
+
+    def evaluate(self, edits: str, *, seed: int = 0, epochs: int | None = None) -> Curve:
+        """The short training of a student.
+
+        Args:
+            edits: its text.
+            seed: of the training; where the table holds k of a student, the row of `seed` modulo k.
+            epochs: only the first ones, of a training that was planned to its full length; None: all.
+
+        Raises:
+            InvalidArchitecture: the text does not fit the space.
+            TableError: the table does not hold the student, and is too small for a surrogate.
+        """
+        key = self.identify(edits)
+        found = self._rows_of.get(key)
+        if found:
+            row = found[seed % len(found)]
+            accuracy, loss, seconds = row["accuracy"], row["loss"], row["cpu_seconds"]
+        else:
+            values = self.surrogate.predict_short(self._describe(edits), key, seed)
+            accuracy, loss = np.split(values, 2)
+            seconds = self._seconds("cpu_seconds", edits)
+        count = len(accuracy) if epochs is None else min(max(epochs, 1), len(accuracy))
+        return Curve(
+            _floats(accuracy[:count]),
+            _floats(loss[:count]),
+            float(seconds) * count / len(accuracy),
+            exact=bool(found),
+        )
+
+    def finish(self, edits: str, *, seed: int = 0) -> FullResult:
+        """The full training of a student after its short one; as `evaluate`."""
+        key = self.identify(edits)
+        found = [row for row in self._rows_of.get(key, []) if row["full_accuracy"] is not None]
+        if found:
+            row = found[seed % len(found)]
+            accuracy, loss = _floats(row["full_accuracy"]), _floats(row["full_loss"])
+            test = row["test_accuracy"], row["test_loss"]
+            seconds = row["full_cpu_seconds"]
+        else:
+            short = self.evaluate(edits, seed=seed)
+            values = self._predict_full(edits, key, short, seed)
+            test = values[-2], values[-1]
+            accuracy, loss = (_floats(part) for part in np.split(values[:-2], 2))
+            seconds = self._seconds("full_cpu_seconds", edits)
+        return FullResult(
+            accuracy[-1],
+            loss[-1],
+            *_floats(test),
+            accuracy,
+            loss,
+            float(seconds),
+            exact=bool(found),
+        )
+
+    @cached_property
+    def surrogate(self) -> Surrogate:
+        """The model of all rows; fitted at the first use (seconds), always the same.
+
+        Raises:
+            TableError: the table is too small.
+        """
+        if len(self._rows_of) < MIN_ARCHITECTURES:
+            raise TableError(
+                f"{self.problem}: the table holds {len(self._rows_of)} students, and a surrogate needs {MIN_ARCHITECTURES}; "
+                "ask for students that it holds, or train more of them with benchmarks/make_tables.py"
+            )
+        rows, width = self.rows, self.full_epochs
+        full = [_joined(row, width) for row in rows.to_dict("records")]
+        short = [np.concatenate([row["accuracy"], row["loss"]]) for row in rows.to_dict("records")]
+        return fit_surrogate(
+            describe_students(self._space, self._space.batch(rows["architecture"])),
+            list(rows["architecture_id"]),
+            rows["budget"],
+            _finite(np.array(short, np.float64)),
+            _finite(np.array(full, np.float64)),
+        )
+
+    @cached_property
+    def ranking(self) -> pd.DataFrame:
+        """How well the short training ranks: budget, rows, and for each signal its rank correlations with the full validation accuracy
+        and loss and the test accuracy, over students that were trained fully (one row each)."""
+        rows = self.rows[self.rows["full_accuracy"].notna()].drop_duplicates("architecture_id")
+        return rank_table(
+            rows["budget"],
+            {
+                "loss": -_last(rows["loss"]),
+                "accuracy": _last(rows["accuracy"]),
+            },
+            {
+                "full_accuracy": _last(rows["full_accuracy"]),
+                "full_loss": -_last(rows["full_loss"]),
+                "test_accuracy": rows["test_accuracy"].to_numpy(),
+            },
+        )
+
+    @cached_property
+    def seed_spread(self) -> dict[str, float]:
+        """The standard deviation over seeds of the last epoch, within students that were trained several times; NaN where there are none."""
+        spread = {}
+        for name in ("accuracy", "loss", "full_accuracy", "full_loss", "test_accuracy"):
+            rows = self.rows[self.rows[name].notna()]
+            values = rows[name] if name.startswith("test") else _last(rows[name])
+            groups = pd.Series(np.asarray(values, float)).groupby(
+                rows["architecture_id"].to_numpy()
+            )
+            squares = groups.var().dropna()  # of groups of two and more
+            spread[name] = float(np.sqrt(squares.mean())) if len(squares) else float("nan")
+        return spread
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-native: counts, the teacher, the surrogate's cross-validated errors, the spread over seeds, and how well a short training ranks."""
+        rows = self.rows
+        return {
+            "problem": self.problem,
+            "trainings": len(rows),
+            "students": len(self._rows_of),
+            "full_trainings": int(rows["full_accuracy"].notna().sum()),
+            "teacher": vars(self.teacher),
+            "diverged": self.surrogate.num_diverged,
+            "surrogate_errors": _records(self.surrogate.errors),
+            "seed_spread": {key: _number(value) for key, value in self.seed_spread.items()},
+            "ranking": _records(self.ranking),
+        }
+
+    def _check_students(self) -> None:
+        """Texts that fit the space, and sizes that are theirs: else the rows are of another teacher or space."""
+        batch = self._space.batch(self.rows["architecture"])
+        for name, counted in (
+            ("num_params", self._space.num_params(batch)),
+            ("macs", self._space.macs(batch)),
+        ):
+            wrong = np.flatnonzero(self.rows[name].to_numpy() != counted)
+            if len(wrong):
+                row = int(wrong[0])
+                raise TableError(
+                    f"row {row}: {name} is {self.rows[name].iloc[row]}, but its architecture has {counted[row]}; "
+                    "the rows are of another teacher or space: make the table again"
+                )
+
+    def _describe(self, edits: str) -> np.ndarray:
+        return describe_students(self._space, self._space.batch([edits]))[0]
+
+    def _predict_full(self, edits: str, key: str, short: Curve, seed: int) -> np.ndarray:
+        if self.surrogate.full is None:
+            raise TableError(
+                f"{self.problem}: too few full trainings to predict one (of {MIN_ARCHITECTURES} students at least); "
+                "ask for students that were trained fully, or add some with benchmarks/make_tables.py"
+            )
+        values = np.array([*short.accuracy, *short.loss])
+        if not np.isfinite(values).all():  # a diverged training goes on as it is
+            width = self.full_epochs
+            return np.array([*[0.0] * width, *[np.inf] * width, 0.0, np.inf])
+        return self.surrogate.predict_full(self._describe(edits), values, key, seed)
+
+    def _seconds(self, column: str, edits: str) -> float:
+        """Processor seconds by multiply-accumulates: the mean of the five rows whose students are nearest in their number."""
+        rows = self._seconds_of[column]
+        macs = int(self._space.macs(self._space.batch([edits]))[0])
+        nearest = np.argsort(np.abs(np.log(rows[:, 0] / macs)), kind="stable")[:5]
+        return float(rows[nearest, 1].mean())
+
+    @cached_property
+    def _seconds_of(self) -> dict[str, np.ndarray]:
+        """By column the rows' (MACs, seconds): [n, 2]."""
+        return {
+            column: self.rows[["macs", column]].dropna().to_numpy(np.float64)
+            for column in ("cpu_seconds", "full_cpu_seconds")
+        }
+
+
+def rank_table(
+    budget: pd.Series, signals: Mapping[str, np.ndarray], truths: Mapping[str, np.ndarray]
+) -> pd.DataFrame:
+    """A row for each signal, truth and budget: signal, truth, budget, rows, spearman, kendall; all oriented so that more is better."""
+    lines = [
+        {
+            "signal": signal,
+            "truth": truth,
+            "budget": label,
+            "rows": int(rows.sum()),
+            **rank_correlations(values[rows], targets[rows]),
+        }
+        for signal, values in signals.items()
+        for truth, targets in truths.items()
+        for label, rows in by_budget(budget)
+    ]
+    return pd.DataFrame(lines)
+
+
+def _joined(row: Mapping[str, Any], width: int) -> np.ndarray:
+    """What the full training's model is fitted to: [2 F + 2]; NaN where there was none."""
+    if row["full_accuracy"] is None:
+        return np.full(2 * width + 2, np.nan)
+    test = [row["test_accuracy"], row["test_loss"]]
+    return np.concatenate([row["full_accuracy"], row["full_loss"], test])
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Losses that stand for diverged trainings as infinities."""
+    return np.where(values >= DIVERGED_LOSS, np.inf, values)
+
+
+def _floats(values: Sequence[float] | np.ndarray) -> tuple[float, ...]:
+    return tuple(float(value) for value in _finite(np.asarray(values, np.float64)))
+
+
+def _last(curves: pd.Series) -> np.ndarray:
+    return np.array([curve[-1] for curve in curves], np.float64)
+
+
+def _number(value: Any) -> Any:
+    """NaN as None, for JSON."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{k: _number(v) for k, v in row.items()} for row in frame.to_dict("records")]
