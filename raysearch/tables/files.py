@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -38,14 +37,13 @@ SCHEMA = pa.schema(
         ("full_cpu_seconds", pa.float64()),
     ]
 )
-SHORT = ("accuracy", "loss", "cpu_seconds")
 FULL = ("full_accuracy", "full_loss", "test_accuracy", "test_loss", "full_cpu_seconds")
 """The columns that are null where a student was not trained fully."""
 
 _ABOUT = ("problem", "config", "architecture", "teacher")
 
 
-def read_file(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+def read_file(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The metadata and the rows of a table's file, checked as far as the file alone tells.
 
     Raises:
@@ -70,16 +68,14 @@ def read_file(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         raise TableError(f"{path}: columns of another type ({error}); {_REMEDY}") from None
     if not table.num_rows:
         raise TableError(f"{path}: no rows; {_REMEDY}")
-    frame = table.to_pandas()
-    _check_rows(path, frame)
-    return about, frame
+    rows = table.to_pylist()
+    _check_rows(path, rows)
+    return about, rows
 
 
-def write_table(path: Path, rows: pd.DataFrame, about: Mapping[str, Any]) -> None:
-    """Writes rows (columns of `SCHEMA`) and metadata in the layout that `read_file` reads."""
-    columns = {
-        name: [None if _is_null(value) else value for value in rows[name]] for name in SCHEMA.names
-    }
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    """Writes rows (keys of `SCHEMA`; an absent one is null) and metadata in the layout that `read_file` reads."""
+    columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
     text = json.dumps({"version": VERSION, **about})
     table = pa.table(columns, SCHEMA.with_metadata({"raysearch": text}))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,10 +83,6 @@ def write_table(path: Path, rows: pd.DataFrame, about: Mapping[str, Any]) -> Non
 
 
 _REMEDY = "make the table again with benchmarks/make_tables.py"
-
-
-def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value))
 
 
 def _about(path: Path, table: pa.Table) -> dict[str, Any]:
@@ -117,31 +109,39 @@ def _about(path: Path, table: pa.Table) -> dict[str, Any]:
     return about
 
 
-def _check_rows(path: Path, frame: pd.DataFrame) -> None:
+def _check_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Nothing is missing, curves of one length, accuracies in [0, 1], each student and seed once."""
-    full = frame["full_accuracy"].notna()
+    lengths: dict[str, int] = {}
+    seen: set[tuple[str, int]] = set()
+    for number, row in enumerate(rows):
+        problem = _problem(row, lengths, seen)
+        if problem is not None:
+            raise TableError(f"{path}: row {number}: {problem}; {_REMEDY}")
+
+
+def _problem(
+    row: dict[str, Any], lengths: dict[str, int], seen: set[tuple[str, int]]
+) -> str | None:
+    """What is wrong with a row; `lengths` of curves by "short" and "full", and `seen`, are those of the rows before it."""
+    full = row["full_accuracy"] is not None
     for name in SCHEMA.names:
-        if name in FULL:
-            wrong = frame[name].notna() != full
-            _refuse(
-                path, wrong, name, "is there without the rest of a full training, or is missing"
-            )
-        elif name != "budget":
-            _refuse(path, frame[name].isna(), name, "is missing")
-    for curve, other in (("accuracy", "loss"), ("full_accuracy", "full_loss")):
-        rows = frame[[curve, other]].dropna()
-        lengths = rows.map(len)
-        for name in (curve, other):
-            wrong = (lengths[name] != lengths[curve].max()) | (lengths[name] == 0)
-            _refuse(path, wrong, name, "has another length than in other rows")
-        outside = rows[curve].map(lambda values: bool(np.any((values < 0) | (values > 1))))
-        _refuse(path, outside, curve, "is not in [0, 1]")
-        wrong = rows[other].map(lambda values: not np.all(values >= 0))
-        _refuse(path, wrong, other, "is not a number of at least 0")
-    repeated = frame.duplicated(["architecture_id", "seed"])
-    _refuse(path, repeated, "seed", "stands there twice for one architecture_id")
+        if name != "budget" and (full or name not in FULL) and row[name] is None:
+            return f"{name} is missing"
+        if name in FULL and not full and row[name] is not None:
+            return f"{name} is there, but full_accuracy is not"
+    for stage, prefix in (("short", ""), *([("full", "full_")] if full else [])):
+        for kind in ("accuracy", "loss"):
+            name = prefix + kind
+            values = np.asarray(row[name], np.float64)
+            if len(values) != lengths.setdefault(stage, len(values)) or not len(values):
+                return f"{name} has {len(values)} epochs, other curves of its kind {lengths[stage]}"
+            if not np.all((values >= 0) & (values <= (1 if kind == "accuracy" else np.inf))):
+                return f"{name} is {values.tolist()}, not {_RANGES[kind]}"
+    key = row["architecture_id"], row["seed"]
+    if key in seen:
+        return f"architecture_id {key[0]!r} with seed {key[1]} stands there twice"
+    seen.add(key)
+    return None
 
 
-def _refuse(path: Path, wrong: pd.Series, name: str, what: str) -> None:
-    if wrong.any():
-        raise TableError(f"{path}: row {wrong.idxmax()}: {name} {what}; {_REMEDY}")
+_RANGES = {"accuracy": "in [0, 1]", "loss": "numbers of at least 0"}

@@ -22,12 +22,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from raysearch.tables.forest import Forest
-from raysearch.tables.validation import NUM_FOLDS, errors_by_budget, fold_of
+from raysearch.tables.validation import NUM_FOLDS, deviations, errors_by_budget, fold_of
 
 MIN_ARCHITECTURES = 2 * NUM_FOLDS
 """Fewer are not modelled."""
@@ -95,7 +96,7 @@ class StageModel:
             held = folds == fold
             expected[held] = Forest.fit(x[~held], z[~held])(x[held])
         residuals = z - expected
-        rows, repeated = _within(residuals, keys)
+        rows, repeated = deviations(residuals, keys)
         kept = np.ones(z.shape[1])
         if len(rows):
             noise = np.square(repeated).mean(axis=0)  # [T]
@@ -156,7 +157,7 @@ class Surrogate:
 def fit_surrogate(
     x: np.ndarray,
     keys: Sequence[str],
-    budget: pd.Series,
+    budget: np.ndarray,
     short: np.ndarray,
     full: np.ndarray,
 ) -> Surrogate:
@@ -165,22 +166,22 @@ def fit_surrogate(
     Args:
         x: [n, D] descriptions of the rows' students.
         keys: [n] their ids.
-        budget: [n] that they were drawn for.
+        budget: [n] that they were drawn for; NaN: none.
         short: [n, 2 E] accuracies, then losses; not finite in rows that diverged.
         full: [n, 2 F + 2]; NaN in rows without a full training.
     """
     short_columns = Columns(short.shape[1] // 2)
     full_columns = Columns(full.shape[1] // 2 - 1, test=True)
     names = np.array(keys)
-    rows = np.isfinite(short).all(axis=1)
+    rows = np.asarray(np.isfinite(short).all(axis=1))
     z = short_columns.to_z(np.where(rows[:, None], short, 1.0))
     last = short_columns.epochs - 1
     model = StageModel.fit(x[rows], z[rows], list(names[rows]), key=2 * last + 1)
     expected = short_columns.to_values(model.expected)
     of = {"accuracy": last, "loss": 2 * last + 1}
-    errors = [_errors(budget[rows], short[rows], expected, of)]
+    errors = _errors(budget[rows], short[rows], expected, of)
 
-    finished, second = rows & np.isfinite(full).all(axis=1), None
+    finished, second = np.logical_and(rows, np.isfinite(full).all(axis=1)), None
     if len(set(names[finished])) >= MIN_ARCHITECTURES:
         given = np.concatenate([x, z], axis=1)[finished]
         target = full_columns.to_z(full[finished])
@@ -193,32 +194,20 @@ def fit_surrogate(
             "test_accuracy": 2 * last + 2,
             "test_loss": 2 * last + 3,
         }
-        errors.append(_errors(budget[finished], full[finished], expected, of))
-    every = pd.concat(errors, ignore_index=True)
-    return Surrogate(model, short_columns, second, full_columns, every, int((~rows).sum()))
+        errors += _errors(budget[finished], full[finished], expected, of)
+    return Surrogate(
+        model, short_columns, second, full_columns, pd.DataFrame(errors), int((~rows).sum())
+    )
 
 
 def _errors(
-    budget: pd.Series, truth: np.ndarray, expected: np.ndarray, of: dict[str, int]
-) -> pd.DataFrame:
+    budget: np.ndarray, truth: np.ndarray, expected: np.ndarray, of: dict[str, int]
+) -> list[dict[str, Any]]:
     return errors_by_budget(
         budget,
         {name: truth[:, column] for name, column in of.items()},
         {name: expected[:, column] for name, column in of.items()},
     )
-
-
-def _within(values: np.ndarray, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of architectures that have several, and their deviations from the architecture's mean, times sqrt(k / (k - 1))."""
-    frame = pd.Series(np.arange(len(keys))).groupby(np.array(keys)).agg(list)
-    groups = [rows for rows in frame if len(rows) > 1]
-    if not groups:
-        return np.zeros(0, np.int64), values[:0]
-    parts = [
-        (values[rows] - values[rows].mean(axis=0)) * np.sqrt(len(rows) / (len(rows) - 1))
-        for rows in groups
-    ]
-    return np.concatenate(groups), np.concatenate(parts)
 
 
 def _borrow(

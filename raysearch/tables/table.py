@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from raysearch.architecture import Architecture, SearchSpace
 from raysearch.config import Config, parse_config
 from raysearch.errors import InputError, TableError
 from raysearch.tables.features import describe_students
-from raysearch.tables.files import DIVERGED_LOSS, read_file
+from raysearch.tables.files import DIVERGED_LOSS, SCHEMA, read_file
 from raysearch.tables.surrogate import MIN_ARCHITECTURES, Surrogate, fit_surrogate
-from raysearch.tables.validation import by_budget, rank_correlations
+from raysearch.tables.validation import deviations, ranks_by_budget
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from raysearch.architecture.edits import EditsBatch
 
 
 @dataclass(frozen=True)
@@ -77,11 +82,11 @@ class Table:
         config: what its students were trained with.
         architecture: the teacher.
         teacher: what is known of it.
-        rows: one for each training (docs/tables.md names the columns).
+        records: one for each training (docs/tables.md names the keys), as they stand in the file; `rows` is the same as a pandas frame.
         about: the file's metadata.
     """
 
-    def __init__(self, about: Mapping[str, Any], rows: pd.DataFrame) -> None:
+    def __init__(self, about: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
         """Takes checked rows and their metadata; raises InputError where these do not fit each other."""
         self.about = dict(about)
         self.problem: str = about["problem"]
@@ -93,14 +98,14 @@ class Table:
         except (KeyError, TypeError):
             named = ", ".join(TeacherCard.__annotations__)
             raise TableError(f"the metadata's teacher is {card!r}, expected {named}") from None
-        self.rows = rows
+        self.records = [dict(row) for row in records]
         self._space = self.space()
         self._check_students()
-        self._ids: dict[str, str] = dict(
-            zip(rows["architecture"], rows["architecture_id"], strict=True)
-        )
+        self._ids: dict[str, str] = {
+            row["architecture"]: row["architecture_id"] for row in self.records
+        }
         self._rows_of: dict[str, list[dict[str, Any]]] = {}
-        for row in rows.sort_values(["architecture_id", "seed"]).to_dict("records"):
+        for row in sorted(self.records, key=lambda row: row["seed"]):
             self._rows_of.setdefault(row["architecture_id"], []).append(row)
 
     @classmethod
@@ -111,28 +116,37 @@ class Table:
             TableError: one sentence that names the file, what is wrong, and the remedy.
         """
         path = Path(path)
-        about, rows = read_file(path)
+        about, records = read_file(path)
         try:
-            return cls(about, rows)
+            return cls(about, records)
         except InputError as error:
             raise TableError(f"{path}: {error}") from None
 
     def __repr__(self) -> str:
-        return f"Table({self.problem}: {len(self.rows)} trainings of {len(self._rows_of)} students)"
+        return (
+            f"Table({self.problem}: {len(self.records)} trainings of {len(self._rows_of)} students)"
+        )
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.records)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One row for each training, the columns of `SCHEMA`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.records, columns=SCHEMA.names)
 
     @property
     def epochs(self) -> int:
         """Of a short training."""
-        return len(self.rows["accuracy"].iloc[0])
+        return len(self.records[0]["accuracy"])
 
-    @cached_property
+    @property
     def full_epochs(self) -> int:
         """Of a full training; where none was made, what the configuration says."""
-        full = self.rows["full_accuracy"].dropna()
-        return len(full.iloc[0]) if len(full) else self.config.finish.epochs
+        found = (len(row["full_accuracy"]) for row in self.records if row["full_accuracy"])
+        return next(found, self.config.finish.epochs)
 
     def space(self, budget: Mapping[str, Any] | None = None) -> SearchSpace:
         """The students of the teacher, within a budget or without one."""
@@ -184,7 +198,7 @@ class Table:
         if found:
             row = found[seed % len(found)]
             accuracy, loss = _floats(row["full_accuracy"]), _floats(row["full_loss"])
-            test = row["test_accuracy"], row["test_loss"]
+            test = _floats([row["test_accuracy"], row["test_loss"]])
             seconds = row["full_cpu_seconds"]
         else:
             short = self.evaluate(edits, seed=seed)
@@ -193,12 +207,13 @@ class Table:
             accuracy, loss = (_floats(part) for part in np.split(values[:-2], 2))
             seconds = self._seconds("full_cpu_seconds", edits)
         return FullResult(
-            accuracy[-1],
-            loss[-1],
-            *_floats(test),
-            accuracy,
-            loss,
-            float(seconds),
+            accuracy=accuracy[-1],
+            loss=loss[-1],
+            test_accuracy=float(test[0]),
+            test_loss=float(test[1]),
+            accuracy_curve=accuracy,
+            loss_curve=loss,
+            cpu_seconds=float(seconds),
             exact=bool(found),
         )
 
@@ -214,57 +229,52 @@ class Table:
                 f"{self.problem}: the table holds {len(self._rows_of)} students, and a surrogate needs {MIN_ARCHITECTURES}; "
                 "ask for students that it holds, or train more of them with benchmarks/make_tables.py"
             )
-        rows, width = self.rows, self.full_epochs
-        full = [_joined(row, width) for row in rows.to_dict("records")]
-        short = [np.concatenate([row["accuracy"], row["loss"]]) for row in rows.to_dict("records")]
+        rows, width = self.records, self.full_epochs
         return fit_surrogate(
-            describe_students(self._space, self._space.batch(rows["architecture"])),
-            list(rows["architecture_id"]),
-            rows["budget"],
-            _finite(np.array(short, np.float64)),
-            _finite(np.array(full, np.float64)),
+            describe_students(self._space, self._batch()),
+            [row["architecture_id"] for row in rows],
+            _budgets(rows),
+            _finite(np.array([[*row["accuracy"], *row["loss"]] for row in rows])),
+            _finite(np.array([_full(row, width) for row in rows])),
         )
 
     @cached_property
     def ranking(self) -> pd.DataFrame:
-        """How well the short training ranks: budget, rows, and for each signal its rank correlations with the full validation accuracy
-        and loss and the test accuracy, over students that were trained fully (one row each)."""
-        rows = self.rows[self.rows["full_accuracy"].notna()].drop_duplicates("architecture_id")
-        return rank_table(
-            rows["budget"],
-            {
-                "loss": -_last(rows["loss"]),
-                "accuracy": _last(rows["accuracy"]),
-            },
-            {
-                "full_accuracy": _last(rows["full_accuracy"]),
-                "full_loss": -_last(rows["full_loss"]),
-                "test_accuracy": rows["test_accuracy"].to_numpy(),
-            },
-        )
+        """How well the short training ranks students that were trained fully too (one row of each).
+
+        Columns: signal ("loss" or "accuracy" after the short training), truth ("full_accuracy", "full_loss", "test_accuracy"), budget,
+        rows, spearman, kendall. Losses are negated, so that 1 is a perfect ranking everywhere.
+        """
+        import pandas as pd
+
+        first = (found[0] for found in self._rows_of.values())
+        rows = [row for row in first if row["full_accuracy"] is not None]
+        signals = {"loss": -_last(rows, "loss"), "accuracy": _last(rows, "accuracy")}
+        truths = {
+            "full_accuracy": _last(rows, "full_accuracy"),
+            "full_loss": -_last(rows, "full_loss"),
+            "test_accuracy": _last(rows, "test_accuracy"),
+        }
+        return pd.DataFrame(ranks_by_budget(_budgets(rows), signals, truths))
 
     @cached_property
     def seed_spread(self) -> dict[str, float]:
-        """The standard deviation over seeds of the last epoch, within students that were trained several times; NaN where there are none."""
+        """The standard deviation of a result over seeds, within students that were trained several times; NaN where there are none."""
         spread = {}
         for name in ("accuracy", "loss", "full_accuracy", "full_loss", "test_accuracy"):
-            rows = self.rows[self.rows[name].notna()]
-            values = rows[name] if name.startswith("test") else _last(rows[name])
-            groups = pd.Series(np.asarray(values, float)).groupby(
-                rows["architecture_id"].to_numpy()
-            )
-            squares = groups.var().dropna()  # of groups of two and more
-            spread[name] = float(np.sqrt(squares.mean())) if len(squares) else float("nan")
+            rows = [row for row in self.records if row[name] is not None]
+            keys = [row["architecture_id"] for row in rows]
+            _, parts = deviations(_last(rows, name)[:, None], keys)
+            spread[name] = float(np.sqrt(np.square(parts).mean())) if len(parts) else math.nan
         return spread
 
     def describe(self) -> dict[str, Any]:
-        """JSON-native: counts, the teacher, the surrogate's cross-validated errors, the spread over seeds, and how well a short training ranks."""
-        rows = self.rows
+        """JSON-native: counts, the teacher, the surrogate's cross-validated errors, the spread over seeds, how well a short training ranks."""
         return {
             "problem": self.problem,
-            "trainings": len(rows),
+            "trainings": len(self.records),
             "students": len(self._rows_of),
-            "full_trainings": int(rows["full_accuracy"].notna().sum()),
+            "full_trainings": sum(row["full_accuracy"] is not None for row in self.records),
             "teacher": vars(self.teacher),
             "diverged": self.surrogate.num_diverged,
             "surrogate_errors": _records(self.surrogate.errors),
@@ -272,20 +282,20 @@ class Table:
             "ranking": _records(self.ranking),
         }
 
+    def _batch(self) -> EditsBatch:
+        return self._space.batch(row["architecture"] for row in self.records)
+
     def _check_students(self) -> None:
         """Texts that fit the space, and sizes that are theirs: else the rows are of another teacher or space."""
-        batch = self._space.batch(self.rows["architecture"])
-        for name, counted in (
-            ("num_params", self._space.num_params(batch)),
-            ("macs", self._space.macs(batch)),
-        ):
-            wrong = np.flatnonzero(self.rows[name].to_numpy() != counted)
-            if len(wrong):
-                row = int(wrong[0])
-                raise TableError(
-                    f"row {row}: {name} is {self.rows[name].iloc[row]}, but its architecture has {counted[row]}; "
-                    "the rows are of another teacher or space: make the table again"
-                )
+        batch = self._batch()
+        counts = {"num_params": self._space.num_params(batch), "macs": self._space.macs(batch)}
+        for name, counted in counts.items():
+            for number, (row, count) in enumerate(zip(self.records, counted, strict=True)):
+                if row[name] != count:
+                    raise TableError(
+                        f"row {number}: {name} is {row[name]}, but its architecture has {count}; "
+                        "the rows are of another teacher or space: make the table again"
+                    )
 
     def _describe(self, edits: str) -> np.ndarray:
         return describe_students(self._space, self._space.batch([edits]))[0]
@@ -313,36 +323,21 @@ class Table:
     def _seconds_of(self) -> dict[str, np.ndarray]:
         """By column the rows' (MACs, seconds): [n, 2]."""
         return {
-            column: self.rows[["macs", column]].dropna().to_numpy(np.float64)
-            for column in ("cpu_seconds", "full_cpu_seconds")
+            name: np.array([(row["macs"], row[name]) for row in self.records if row[name]])
+            for name in ("cpu_seconds", "full_cpu_seconds")
         }
 
 
-def rank_table(
-    budget: pd.Series, signals: Mapping[str, np.ndarray], truths: Mapping[str, np.ndarray]
-) -> pd.DataFrame:
-    """A row for each signal, truth and budget: signal, truth, budget, rows, spearman, kendall; all oriented so that more is better."""
-    lines = [
-        {
-            "signal": signal,
-            "truth": truth,
-            "budget": label,
-            "rows": int(rows.sum()),
-            **rank_correlations(values[rows], targets[rows]),
-        }
-        for signal, values in signals.items()
-        for truth, targets in truths.items()
-        for label, rows in by_budget(budget)
-    ]
-    return pd.DataFrame(lines)
+def _budgets(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """[n] float64; NaN: none."""
+    return np.array([math.nan if row["budget"] is None else row["budget"] for row in rows])
 
 
-def _joined(row: Mapping[str, Any], width: int) -> np.ndarray:
-    """What the full training's model is fitted to: [2 F + 2]; NaN where there was none."""
+def _full(row: Mapping[str, Any], width: int) -> list[float]:
+    """What the model of the full training is fitted to: [2 F + 2]; NaN where there was none."""
     if row["full_accuracy"] is None:
-        return np.full(2 * width + 2, np.nan)
-    test = [row["test_accuracy"], row["test_loss"]]
-    return np.concatenate([row["full_accuracy"], row["full_loss"], test])
+        return [math.nan] * (2 * width + 2)
+    return [*row["full_accuracy"], *row["full_loss"], row["test_accuracy"], row["test_loss"]]
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
@@ -354,14 +349,16 @@ def _floats(values: Sequence[float] | np.ndarray) -> tuple[float, ...]:
     return tuple(float(value) for value in _finite(np.asarray(values, np.float64)))
 
 
-def _last(curves: pd.Series) -> np.ndarray:
-    return np.array([curve[-1] for curve in curves], np.float64)
+def _last(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    """The end of a curve, or the number that a column holds: [n]."""
+    values = [row[name] for row in rows]
+    return np.array([value[-1] if isinstance(value, list) else value for value in values])
 
 
 def _number(value: Any) -> Any:
     """NaN as None, for JSON."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{k: _number(v) for k, v in row.items()} for row in frame.to_dict("records")]
+    return [{str(k): _number(v) for k, v in row.items()} for row in frame.to_dict(orient="records")]
