@@ -12,8 +12,8 @@ _OUT = 5  # the column of output channels in the compact form's attributes
 
 
 def describe_students(space: SearchSpace, batch: EditsBatch) -> np.ndarray:
-    """[n, D] float64: the features of `SearchSpace.features` (bits, widths, depth of each stage, skips, share of parameters), the
-    logarithms of parameters, MACs and memory, log channels of each layer (0 where it is gone), the narrowest layer, the depth.
+    """[n, D] float64: the logarithms of parameters (column 0), MACs and memory; `SearchSpace.features` (bits, widths, depth of each stage,
+    skips, share of parameters); log channels of each layer (0 where it is gone), the narrowest of them, the number of layers.
     """
     compact = space.encode_compact(batch)
     live = compact.types != ALL_TYPES.index("identity")  # [n, L]
@@ -22,8 +22,8 @@ def describe_students(space: SearchSpace, batch: EditsBatch) -> np.ndarray:
     costs = [space.num_params(batch), space.macs(batch), space.memory(batch)]
     return np.concatenate(
         [
-            space.features(batch),
             np.log(np.maximum(np.stack(costs, axis=1), 1)),
+            space.features(batch),
             channels,
             np.where(np.isfinite(narrowest), narrowest, 0)[:, None],
             live.sum(axis=1)[:, None],
