@@ -4,7 +4,17 @@ numpy, pandas and pyarrow only; scikit-learn is loaded where a surrogate is fitt
 """
 
 from raysearch.tables.files import SCHEMA, write_table
+from raysearch.tables.judge import Judge
 from raysearch.tables.surrogate import Surrogate
 from raysearch.tables.table import Curve, FullResult, Table, TeacherCard
 
-__all__ = ["SCHEMA", "Curve", "FullResult", "Surrogate", "Table", "TeacherCard", "write_table"]
+__all__ = [
+    "SCHEMA",
+    "Curve",
+    "FullResult",
+    "Judge",
+    "Surrogate",
+    "Table",
+    "TeacherCard",
+    "write_table",
+]

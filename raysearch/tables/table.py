@@ -158,6 +158,10 @@ class Table:
             self._ids[edits] = self._space.architecture_id(edits)
         return self._ids[edits]
 
+    def apply(self, edits: str) -> Architecture:
+        """The student; raises InvalidArchitecture."""
+        return self._space.apply(edits)
+
     def holds(self, edits: str) -> bool:
         """Whether a student's short training is in the table."""
         return self.identify(edits) in self._rows_of
