@@ -49,6 +49,8 @@ def read_file(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     Raises:
         TableError: one sentence that names the file and what is wrong with it.
     """
+    if path.is_dir():
+        raise TableError(f"{path}: a folder, not a table; give its parquet file")
     try:
         table = pq.read_table(path)
     except FileNotFoundError:
