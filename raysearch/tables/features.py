@@ -12,14 +12,14 @@ _OUT = 5  # the column of output channels in the compact form's attributes
 
 
 def describe_students(space: SearchSpace, batch: EditsBatch) -> np.ndarray:
-    """[n, D] float64: the logarithms of parameters (column 0), MACs and memory; `SearchSpace.features` (bits, widths, depth of each stage,
+    """[n, D] float64: the logarithms of parameters (column 0) and MACs; `SearchSpace.features` (bits, widths, depth of each stage,
     skips, share of parameters); log channels of each layer (0 where it is gone), the narrowest of them, the number of layers.
     """
     compact = space.encode_compact(batch)
     live = compact.types != ALL_TYPES.index("identity")  # [n, L]
     channels = np.log1p(compact.attrs[:, :, _OUT]) * live  # [n, L]
     narrowest = np.where(channels > 0, channels, np.inf).min(axis=1, initial=np.inf)
-    costs = [space.num_params(batch), space.macs(batch), space.memory(batch)]
+    costs = [space.num_params(batch), space.macs(batch)]
     return np.concatenate(
         [
             np.log(np.maximum(np.stack(costs, axis=1), 1)),

@@ -104,6 +104,7 @@ class Table:
         self._ids: dict[str, str] = {
             row["architecture"]: row["architecture_id"] for row in self.records
         }
+        self._described: dict[str, np.ndarray] = {}
         self._rows_of: dict[str, list[dict[str, Any]]] = {}
         for row in sorted(self.records, key=lambda row: row["seed"]):
             self._rows_of.setdefault(row["architecture_id"], []).append(row)
@@ -184,7 +185,7 @@ class Table:
             row = found[seed % len(found)]
             accuracy, loss, seconds = row["accuracy"], row["loss"], row["cpu_seconds"]
         else:
-            values = self.surrogate.predict_short(self._describe(edits), key, seed)
+            values = self.surrogate.predict_short(self._describe(edits, key), key, seed)
             accuracy, loss = np.split(values, 2)
             seconds = self._seconds("cpu_seconds", edits)
         count = len(accuracy) if epochs is None else min(max(epochs, 1), len(accuracy))
@@ -301,8 +302,10 @@ class Table:
                         "the rows are of another teacher or space: make the table again"
                     )
 
-    def _describe(self, edits: str) -> np.ndarray:
-        return describe_students(self._space, self._space.batch([edits]))[0]
+    def _describe(self, edits: str, key: str) -> np.ndarray:
+        if key not in self._described:
+            self._described[key] = describe_students(self._space, self._space.batch([edits]))[0]
+        return self._described[key]
 
     def _predict_full(self, edits: str, key: str, short: Curve, seed: int) -> np.ndarray:
         if self.surrogate.full is None:
@@ -314,7 +317,7 @@ class Table:
         if not np.isfinite(values).all():  # a diverged training goes on as it is
             width = self.full_epochs
             return np.array([*[0.0] * width, *[np.inf] * width, 0.0, np.inf])
-        return self.surrogate.predict_full(self._describe(edits), values, key, seed)
+        return self.surrogate.predict_full(self._describe(edits, key), values, key, seed)
 
     def _seconds(self, column: str, edits: str) -> float:
         """Processor seconds by multiply-accumulates: the mean of the five rows whose students are nearest in their number."""
