@@ -219,9 +219,9 @@ def differences(
         pairs: (row of the table, its new training).
 
     Returns:
-        A row for each result: its spread over seeds (losses: of the logarithm), rows, how many are equal, the mean difference, the root
-        mean square of the difference over sqrt(2) spreads (1 is what another seed would give), and `ok`: it is no larger than chance
-        makes it with probability .99.
+        A row for each result: its spread over seeds (of asin(sqrt(accuracy)) and log(loss)), rows, how many are equal, the mean difference, the root
+        mean square of the difference over sqrt(2) spreads (1 is what another seed would give), and `ok`: all are equal, or it is no
+        larger than chance makes it with probability .99. Without repeated rows the spread is unknown (NaN), and only equal rows are ok.
     """
     from scipy import stats
 
@@ -232,30 +232,41 @@ def differences(
         if not found:
             continue
         _, parts = deviations(
-            np.array([[_end(row, name)] for row in known]),
+            np.array([[_z(row, name)] for row in known]),
             [row["architecture_id"] for row in known],
         )
         spread = float(np.sqrt(np.square(parts).mean())) if len(parts) else float("nan")
-        delta = np.array([_end(new, name) - _end(old, name) for old, new in found])
+        delta = np.array([_z(new, name) - _z(old, name) for old, new in found])
         ratio = float(np.square(delta / (np.sqrt(2) * spread)).mean())
+        equal = int((np.abs(delta) < 1e-5).sum())  # the file's precision
         lines.append(
             {
                 "result": name,
                 "spread": spread,
                 "rows": len(found),
-                "equal": int((np.abs(delta) < 1e-5).sum()),
-                "mean difference": float(delta.mean()),
+                "equal": equal,
+                "mean difference": float(
+                    np.mean([_end(new, name) - _end(old, name) for old, new in found])
+                ),
                 "rms / seeds": float(np.sqrt(ratio)),
-                "ok": bool(ratio <= stats.chi2.ppf(0.99, len(found)) / len(found)),
+                "ok": equal == len(found)
+                or bool(ratio <= stats.chi2.ppf(0.99, len(found)) / len(found)),
             }
         )
     return pd.DataFrame(lines)
 
 
 def _end(row: Mapping[str, Any], name: str) -> float:
-    """The last value of a curve, or a number; the logarithm of a loss."""
-    value = row[name][-1] if isinstance(row[name], list) else row[name]
-    return float(np.log(max(value, 1e-9))) if name.endswith("loss") else float(value)
+    """The last value of a curve, or a number."""
+    return float(row[name][-1] if isinstance(row[name], list) else row[name])
+
+
+def _z(row: Mapping[str, Any], name: str) -> float:
+    """The same where its spread over seeds is about equal for good students and bad ones: log(loss), asin(sqrt(accuracy))."""
+    value = _end(row, name)
+    if name.endswith("loss"):
+        return float(np.log(max(value, 1e-9)))
+    return float(np.arcsin(np.sqrt(np.clip(value, 0, 1))))
 
 
 def check(options: argparse.Namespace) -> int:
