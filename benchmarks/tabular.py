@@ -23,9 +23,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-if __package__ in (None, ""):  # started as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from raysearch.architecture import SearchSpace
 from raysearch.config import Config, load_config
 from raysearch.errors import InputError, TableError

@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
 FULL = ("full_accuracy", "full_loss", "test_accuracy", "test_loss", "full_cpu_seconds")
 """The columns that are null where a student was not trained fully."""
 
-_ABOUT = ("problem", "config", "architecture", "teacher")
+_ABOUT = {"problem": str, "config": dict, "architecture": str, "teacher": dict}
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -105,9 +105,13 @@ def _about(path: Path, table: pa.Table) -> dict[str, Any]:
             f"{path}: a table of version {version!r}, and version {VERSION} is read here; "
             "use the raysearch that wrote it, or make the table again"
         )
-    for key in _ABOUT:
+    for key, kind in _ABOUT.items():
         if key not in about:
             raise TableError(f"{path}: the metadata 'raysearch' has no {key!r}; {_REMEDY}")
+        if not isinstance(about[key], kind):
+            raise TableError(
+                f"{path}: {key!r} in the metadata 'raysearch' is a {type(about[key]).__name__}, expected a {kind.__name__}; {_REMEDY}"
+            )
     return about
 
 

@@ -92,12 +92,7 @@ class Table:
         self.problem: str = about["problem"]
         self.config: Config = parse_config(about["config"])
         self.architecture: Architecture = Architecture.from_json(about["architecture"])
-        card = about["teacher"]
-        try:
-            self.teacher = TeacherCard(**{key: card[key] for key in TeacherCard.__annotations__})
-        except (KeyError, TypeError):
-            named = ", ".join(TeacherCard.__annotations__)
-            raise TableError(f"the metadata's teacher is {card!r}, expected {named}") from None
+        self.teacher = _card(about["teacher"])
         self.records = [dict(row) for row in records]
         self._space = self.space()
         self._check_students()
@@ -333,6 +328,16 @@ class Table:
             name: np.array([(row["macs"], row[name]) for row in self.records if row[name]])
             for name in ("cpu_seconds", "full_cpu_seconds")
         }
+
+
+def _card(values: Mapping[str, Any]) -> TeacherCard:
+    names = TeacherCard.__annotations__
+    numbers = {key: values.get(key) for key in names}
+    if not all(isinstance(value, int | float) for value in numbers.values()):
+        raise TableError(
+            f"the metadata's teacher is {dict(values)!r}, expected numbers for {', '.join(names)}"
+        )
+    return TeacherCard(**{key: values[key] for key in names})
 
 
 def _budgets(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:

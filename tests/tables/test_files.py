@@ -115,6 +115,17 @@ def test_a_row_that_stands_there_twice_is_refused(rows, write):
         Table.read(write([*rows[:3], rows[1]]))
 
 
+@pytest.mark.parametrize("key", ["problem", "config", "architecture", "teacher"])
+def test_metadata_of_another_type_are_named(rows, write, key):
+    with pytest.raises(TableError, match=f"'{key}' in the metadata 'raysearch' is a list"):
+        Table.read(write(rows, **{key: [1]}))
+
+
+def test_a_configuration_that_is_not_understood_is_named(rows, write, about):
+    with pytest.raises(TableError, match=r"table\.parquet: .*magic"):
+        Table.read(write(rows, config={**about["config"], "magic": 1}))
+
+
 def test_a_teacher_without_its_accuracy_is_refused(rows, write):
     with pytest.raises(TableError, match="the metadata's teacher is"):
         Table.read(write(rows, teacher={"loss": 0.1}))
