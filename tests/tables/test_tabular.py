@@ -37,14 +37,18 @@ def median(table):
 
 
 @pytest.mark.parametrize("method", ["random", "evolution", "gp"])
-def test_a_search_on_a_table_finds_better_than_the_median(table, median, method):
+def test_a_search_proposes_different_students_within_the_budget(table, method):
     space, judge = table.space(BUDGET), Judge.of(table, BUDGET)
-    trials = tabular.search(table, space, judge, searching(method, 14), seed=0)
-    assert len({table.identify(trial.architecture) for trial in trials}) == len(trials) == 14
-    assert max(trial.value for trial in trials) > median
-    assert space.num_params(space.batch(trial.architecture for trial in trials)).max() <= int(
-        space.limits["params"]
-    )
+    trials = tabular.search(table, space, judge, searching(method, 10), seed=0)
+    assert len({table.identify(trial.architecture) for trial in trials}) == len(trials) == 10
+    counts = space.num_params(space.batch(trial.architecture for trial in trials))
+    assert counts.max() <= space.limits["params"]
+
+
+def test_what_a_gaussian_process_proposes_is_mostly_better_than_the_median(table, median):
+    space, judge = table.space(BUDGET), Judge.of(table, BUDGET)
+    trials = tabular.search(table, space, judge, searching("gp", 20), seed=0)
+    assert np.median([trial.value for trial in trials[8:]]) > median  # eight are random
 
 
 def test_the_means_never_fall_with_more_trials(table):
