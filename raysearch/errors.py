@@ -55,6 +55,10 @@ class RunFolderError(InputError):
     """A run's folder is missing, exists already, or belongs to another configuration."""
 
 
+class TableError(InputError):
+    """The file of a tabular benchmark is missing, torn, of another version, or has too few rows for what is asked of it."""
+
+
 class OutputError(InputError):
     """A file or folder that was asked for cannot be written."""
 
