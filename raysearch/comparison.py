@@ -134,7 +134,7 @@ def compare(
         trial = manifest.cell_config(cell, Path())
         make_algorithm(cell.method, problem.space, cell.seed, trial.search.options)
     default = f"compare-{folder_label(problem.data.name)}-{folder_label(base.teacher.model)}"
-    manifest, folder = _open(manifest, base, default)
+    manifest, folder = open_folder(manifest, base, default)
     from raysearch.comparing.results import Files
 
     failures = _run_cells(manifest, Files(folder), teacher, data, progress)
@@ -169,7 +169,7 @@ def _placed(config: Config, name: str | None, storage: str | None) -> Config:
     return load_config(config.model_dump(), {"run": named}) if named else config
 
 
-def _open(manifest: Manifest, base: Config, default: str) -> tuple[Manifest, Path]:
+def open_folder(manifest: Manifest, base: Config, default: str) -> tuple[Manifest, Path]:
     """The folder, new or of an earlier session, and the plan of all its sessions together.
 
     Raises:
@@ -292,7 +292,7 @@ def _replay(
     replay = Replay(table, manifest.config)
     replay.check(manifest.methods)
     manifest = make_manifest(base, methods, seeds, equal, known | describe_table(table))
-    manifest, folder = _open(manifest, base, f"compare-{folder_label(table.problem)}")
+    manifest, folder = open_folder(manifest, base, f"compare-{folder_label(table.problem)}")
     from raysearch.progress import Progress
 
     with Progress(enabled=None) as display:

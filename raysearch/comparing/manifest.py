@@ -40,7 +40,9 @@ class Cell:
     @property
     def name(self) -> str:
         """Of its folder: "gp-3"; a user's own "package.module:Class" becomes "package.module.Class-3"."""
-        label = "".join(c if c.isalnum() or c in "._-" else "." for c in self.method)
+        label = "".join(
+            c if c.isascii() and (c.isalnum() or c in "._-") else "." for c in self.method
+        )
         return f"{label[-80:].lstrip('._-')}-{self.seed}"
 
 
