@@ -6,6 +6,7 @@ decides is written in our channel variables, and proved: our student has its wei
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,9 +29,7 @@ from raysearch.models.pruned import Pruned
 from raysearch.models.pruning import ITS_ERRORS
 
 COARSE = 64
-"""Ratios that are tried first, evenly spaced: sizes do not fall evenly, because torch-pruning leaves a group whole whose last channel would go."""
-_HALVINGS = 14
-"""Of the gap between two of them: a millionth of the channels is left."""
+"""Ratios that are tried first, evenly spaced: near 1 sizes rise again, because torch-pruning leaves a group whole whose last channel would go."""
 
 
 def check_torch_pruning(space: SearchSpace, state: State, field: str) -> None:
@@ -84,6 +83,15 @@ class GlobalPruner:
                 for images, labels in batches():
                     cross_entropy(self._module(images), labels).backward()
             self._pruner = self._make()
+            graph = self._pruner.DG
+            self._all = list(
+                graph.get_all_groups(
+                    ignored_layers=self._pruner.ignored_layers,
+                    root_module_types=self._pruner.root_module_types,
+                )
+            )
+            # the groups are the same at every ratio, and finding them is most of the work
+            graph.get_all_groups = lambda **_: self._all
 
     def _make(self) -> Any:
         """torch-pruning's pruner; layers whose channels must stay (the classifier) are left out, as its documentation asks."""
@@ -174,6 +182,8 @@ class GlobalPruner:
             width = int(kept[number].sum())
             if group < 0:
                 continue
+            if width % self.space.groups[group].alignment:
+                raise _other_groups(self.form, self._analysis.variables[number].producers[0])
             if widths[group] not in (-1, width):
                 raise WeightsError(
                     f"pruning by {self.form!r} is not possible with this space: torch-pruning gives layers of one size different "
@@ -189,6 +199,7 @@ class GlobalPruner:
             WeightsError: our student is not torch-pruning's.
         """
         with _understood(self.form):
+            del self._pruner.DG.get_all_groups
             for group in self._groups(ratio):
                 group.prune()
         architecture = self.space.teacher
@@ -220,22 +231,40 @@ def prune_to_budget(
 
 
 def _fitting(space: SearchSpace, pruner: GlobalPruner) -> float | None:
-    """The smallest ratio whose student is inside the budget, to one channel in a million; None without one."""
+    """A ratio whose student is inside the budget, while with a quarter of a channel more it is not; None without one."""
 
     def fits(ratio: float) -> bool:
         return bool(space.within_budget(pruner.pruned(ratio).edits)[0])
 
-    inside = next((n / COARSE for n in range(COARSE) if fits(n / COARSE)), None)
+    if fits(0.0):
+        return 0.0
+    # costs fall about with the square of the widths: from there up, then down
+    start = int(COARSE * (1 - math.sqrt(_smallest_share(space))))
+    tried = (*range(start, COARSE), *range(start - 1, 0, -1))
+    inside = next((n / COARSE for n in tried if fits(n / COARSE)), None)
     if inside is None:
         return None
-    outside = max(0.0, inside - 1 / COARSE)
-    for _ in range(_HALVINGS if inside else 0):
+    outside = 0.0
+    channels = sum(variable.size for variable in analyse(space.teacher).variables)
+    for _ in range(math.ceil(math.log2(4 * channels))):
         middle = (inside + outside) / 2
         if fits(middle):
             inside = middle
         else:
             outside = middle
     return inside
+
+
+def _smallest_share(space: SearchSpace) -> float:
+    """The tightest counted limit as a share of the teacher's cost, at most 1; 1 where only latency is limited."""
+    counts = {"params": space.num_params, "macs": space.macs, "memory": space.memory}
+    teacher = space.largest()
+    shares = [
+        space.limits[metric] / float(count(teacher)[0])
+        for metric, count in counts.items()
+        if metric in space.limits
+    ]
+    return min(1.0, *shares) if shares else 1.0
 
 
 def _too_small(space: SearchSpace, pruner: GlobalPruner) -> BudgetError:
