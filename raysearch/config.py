@@ -21,7 +21,8 @@ from raysearch.errors import ConfigError
 BudgetValue = int | float | str
 Loss = Literal["kd", "logits_mse", "ce_logits", "ce"]
 Operation = Literal["remove", "shrink", "skip"]
-Baseline = Literal["uniform", "random"]
+Baseline = Literal["uniform", "random", "prune"]
+FirstCandidate = Literal["uniform", "l2", "taylor", "ours-l1", "ours-taylor"]
 
 
 def _forbid_bool(value: Any) -> Any:
@@ -104,6 +105,9 @@ class SearchConfig(_Section):
     """Who proposes students, how many are tried, and how many at once (null: as many as the resources allow).
 
     `epochs` and `seconds` end the search too (see `raysearch.effort`), whichever comes first; null: `trials` alone does.
+
+    `first` lists what is evaluated before the method is asked: the uniformly scaled student, and pruned ones by their forms
+    (`raysearch.models.pruned`). Random search is a baseline of the literature, and gets no such help.
     """
 
     method: Annotated[str, Field(min_length=1)] = "gp"
@@ -112,6 +116,7 @@ class SearchConfig(_Section):
     seconds: PositiveNumber | None = None
     concurrency: PositiveInt | None = None
     warm_start: str | None = None
+    first: list[FirstCandidate] = ["uniform"]
     options: dict[str, Any] = {}
 
 
@@ -295,6 +300,7 @@ def _check_whole(config: Config) -> None:
     for key, values in (
         ("space.operations", config.space.operations),
         ("baselines", config.baselines),
+        ("search.first", config.search.first),
     ):
         if len(set(values)) < len(values):
             raise ConfigError(f"{key}: {list(values)} names an entry twice; name each once")

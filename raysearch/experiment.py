@@ -10,8 +10,9 @@ from __future__ import annotations
 import resource
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -31,11 +32,19 @@ from raysearch.monitoring import ProgressCallback
 from raysearch.plan import Plan, make_plan
 from raysearch.problem import Problem
 from raysearch.progress import Progress
+from raysearch.pruned import PrunedStudents
 from raysearch.report import budget_use, verdict, write_report, write_results_table
 from raysearch.schedules import StageScheduler, halving_scheduler, make_scheduler
 from raysearch.stages import Pipeline
-from raysearch.teaching import evaluate_part, make_context, suitable_threads, teach
+from raysearch.teaching import (
+    evaluate_part,
+    labelled_batches,
+    make_context,
+    suitable_threads,
+    teach,
+)
 from raysearch.version import __version__
+from searchers.algorithm import Proposal
 from searchers.tune import TuneSearcher
 from trainables.distillation import DistillationContext, DistillationTrainable
 
@@ -88,7 +97,8 @@ class Experiment:
         self._notes = list(problem.data.notes)
         earlier = next((f for f in (files.session, files.summary) if f.exists()), None)
         session = read_json(earlier) if earlier else {}
-        self._pending: list[str] = session.get("pending", [])
+        self._pending = [Proposal(**one) for one in session.get("pending", [])]
+        self._pruned = PrunedStudents(problem, files.teacher, partial(labelled_batches, problem))
         self._seconds: dict[str, float] = session.get("seconds", {})
         self._seconds.pop("total", None)
         self._seconds["prepare"] = self._seconds.get("prepare", 0.0) + prepare_s
@@ -172,9 +182,14 @@ class Experiment:
     # The trials
 
     def _make_plan(self) -> Plan:
-        plan = make_plan(
-            self.problem, self.files, on_change=lambda: self._remember(plan), pending=self._pending
-        )
+        with self._phase("plan"):
+            plan = make_plan(
+                self.problem,
+                self.files,
+                on_change=lambda: self._remember(plan),
+                pending=self._pending,
+                pruned=self._pruned,
+            )
         return plan
 
     def _train(self, plan: Plan, teacher: Mapping[str, Any]) -> None:
@@ -201,6 +216,7 @@ class Experiment:
                     resources,
                     weights_folder=self.files.weights,
                     scores_folder=self.files.teacher,
+                    rankings=self._pruned.rankings,
                 )
             with self._phase("trials"):
                 self._show_totals(plan.pipeline)
@@ -246,9 +262,11 @@ class Experiment:
 
     def _scheduler(self) -> StageScheduler:
         config = self.config
+        # a handful of pruned students is no field to stop anybody in
+        searching = ("random",) if config.search.method == "prune" else ("search", "random")
         stages = {
             stage: make_scheduler(config.schedule, epochs=config.distill.epochs)
-            for stage in ("search", "random")
+            for stage in searching
         }
         if config.finish.students >= HALVING_FROM:
             stages |= {
@@ -270,13 +288,14 @@ class Experiment:
         self._note_session(plan.search.in_flight)
         count = self.config.finish.students + SPARE_WEIGHTS
         candidates = {candidate.architecture_id for _, candidate in plan.finalists}
-        for stage in filter(None, (plan.search, plan.random)):
+        for stage in filter(None, (plan.search, plan.random, plan.prune)):
             kept = candidates | {record["architecture_id"] for record in stage.best(count)}
             for key in stage.known - kept:
                 (self.files.weights / f"{stage.name}-{key}.safetensors").unlink(missing_ok=True)
 
-    def _note_session(self, pending: list[str]) -> None:
-        write_json(self.files.session, {"pending": pending, "seconds": self._spent()})
+    def _note_session(self, pending: Sequence[Proposal]) -> None:
+        noted = [asdict(proposal) for proposal in pending]
+        write_json(self.files.session, {"pending": noted, "seconds": self._spent()})
 
     # The end
 

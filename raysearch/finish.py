@@ -81,7 +81,8 @@ def conclude(
     _link(files.best, Path("students") / "001")
     baselines = {
         "uniform": next((m for m in exported if m["origin"] == "uniform"), None),
-        "random": _random_baseline(problem, files, plan, evaluate, by_rank),
+        "random": _searched("random", plan.random_finish, problem, files, evaluate, by_rank),
+        "prune": _searched("prune", plan.prune_finish, problem, files, evaluate, by_rank),
     }
     asked = problem.config.baselines
     return Outcome(
@@ -109,21 +110,22 @@ def rank(problem: Problem, floor: float | None, finalist: Finalist) -> tuple[flo
     )
 
 
-def _random_baseline(
+def _searched(
+    name: str,
+    stage: FinishStage | None,
     problem: Problem,
     files: RunFiles,
-    plan: Plan,
     evaluate: Evaluate,
     by_rank: Callable[[Finalist], tuple[float, ...]],
 ) -> dict[str, Any] | None:
-    stage = plan.random_finish
+    """The best student of a baseline that has several; None where it was not asked for, or has none."""
     if stage is None:
         return None
     found = [f for candidate in stage.candidates if (f := _finalist(stage, candidate))]
     if not found:
         return None
     best = min(found, key=by_rank)
-    return _export(problem, files, best, files.baselines / "random" / "001", evaluate)
+    return _export(problem, files, best, files.baselines / name / "001", evaluate)
 
 
 def _export(
@@ -140,6 +142,7 @@ def _export(
         "architecture": candidate.architecture,
         "architecture_id": candidate.architecture_id,
         "origin": candidate.origin,
+        **({} if candidate.channels is None else {"channels": candidate.channels}),
         "accuracy": record["accuracy"],
         "loss": record["loss"],
         "test_accuracy": test["accuracy"],

@@ -54,6 +54,7 @@ class DistillationContext:
             training left in `weights_folder`, else as "inherit").
         channel_scores: how important the teacher's channels are (`raysearch.models.scores`), which decides what "inherit" keeps; None:
             the first channels.
+        rankings: other scores by name, which a trial's config may ask for in its key `channels`.
         objective, teacher_accuracy: how a student is rewarded; the accuracy is the teacher's on the validation part.
         floor: the accuracy that is wanted at least, for the objective "smallest"; `size` ("params", "macs" or "memory") is what is made
             small.
@@ -71,6 +72,7 @@ class DistillationContext:
     recipes: Mapping[str, Mapping[str, Any]]
     init: Mapping[str, str] = field(default_factory=dict)
     channel_scores: Sequence[np.ndarray] | None = None
+    rankings: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
     objective: ObjectiveName = "f"
     teacher_accuracy: float = 1.0
     floor: float | None = None
@@ -92,9 +94,23 @@ class DistillationContext:
         return {name: to_device(array, "cpu") for name, array in self.teacher_weights.items()}
 
     @cached_property
-    def ranking(self) -> ChannelRanking:
-        """Which of the teacher's channels students keep."""
-        return ChannelRanking(self.search_space.teacher, self.channel_scores)
+    def _known_rankings(self) -> dict[str | None, ChannelRanking]:
+        return {}
+
+    def ranking(self, name: str | None = None) -> ChannelRanking:
+        """Which of the teacher's channels students keep: those of `rankings`, or without a name the run's.
+
+        Raises:
+            InvalidArchitecture: the name is not known.
+        """
+        if name is not None and name not in self.rankings:
+            raise InvalidArchitecture(
+                f"channels: {name!r} is not known; known are {', '.join(sorted(self.rankings)) or 'none'}"
+            )
+        if name not in self._known_rankings:
+            scores = self.channel_scores if name is None else self.rankings[name]
+            self._known_rankings[name] = ChannelRanking(self.search_space.teacher, scores)
+        return self._known_rankings[name]
 
     @cached_property
     def device_data(self) -> DeviceData:
@@ -110,7 +126,7 @@ class DistillationTrainable(tune.Trainable):
     """One student's distillation; a step is one epoch (`epochs_per_step` in the config makes it several).
 
     Config keys: `architecture` (text of the edits), and optionally `stage` (which recipe), `architecture_id`, `epochs_per_step`,
-    `timeout_s` (in place of the context's).
+    `timeout_s` (in place of the context's), `channels` (which of the context's `rankings` says what the student keeps of the teacher).
     Each result holds `reward, accuracy, loss, teacher_accuracy, num_params, macs, compression, epochs_done, epochs_target, status`.
     A student that cannot be built, runs out of memory or diverges ends with the objective's lowest reward and the status
     `invalid` or `diverged`; nothing is raised for it.
@@ -197,13 +213,13 @@ class DistillationTrainable(tune.Trainable):
         """The student with the weights that its stage starts from."""
         init = self._context.init.get(self._stage, "inherit")
         if init == "search":
-            for stage in ("search", "random"):
+            for stage in ("search", "random", "prune"):
                 found = self._file(".safetensors", stage)
                 if found is not None and found.exists():
                     return build(student, inherit_from=load_file(found))
         if init == "fresh":
             return build(student)
-        keep = self._context.ranking.keep(student)
+        keep = self._context.ranking(self.config.get("channels")).keep(student)
         return build(student, inherit_from=self._context.teacher_state, keep=keep)
 
     def _file(self, suffix: str, stage: str | None = None) -> Path | None:
