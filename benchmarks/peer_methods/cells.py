@@ -73,7 +73,7 @@ class CellFile:
 
     Args:
         path: need not exist.
-        effort: (trials, epochs) that rows must have been made with; others are kept in the file and not seen.
+        effort: what rows must have been made with (see `effort`); others stay in the file and are not seen.
     """
 
     def __init__(self, path: Path, effort: Mapping[str, Any]) -> None:
@@ -100,9 +100,10 @@ class CellFile:
 
 
 def effort(overrides: Sequence[str]) -> dict[str, Any]:
-    """What makes cells comparable: trials and epochs, and every other override."""
+    """What makes cells comparable: the method of our runs, trials and epochs, and every other override."""
     config = problem_config("digits_resnet14", overrides=list(overrides))
     return {
+        "method": config.search.method,
         "trials": config.search.trials,
         "short_epochs": config.distill.epochs,
         "full_epochs": config.finish.epochs,

@@ -150,6 +150,7 @@ def _with_convolution(module: nn.Module) -> nn.Module:
             body = dict(module.named_children())
             name = "fc" if "fc" in body else "classifier"
             linear = body.pop(name)
+            assert isinstance(linear, nn.Linear), name
             self.body = nn.Sequential(*body.values())
             self.head = nn.Conv2d(linear.in_features, linear.out_features, 1)
             self.head.load_state_dict(

@@ -1,6 +1,6 @@
 """Optuna's TPE as a practitioner uses it: a network class with a width and a depth for each stage, and an objective that trains it.
 
-The sampler knows the budget through its own `constraints_func`. A student over the budget is rejected before it is trained, told as
+The sampler knows the budget as a constraint of its trials. A student over the budget is rejected before it is trained, told as
 infeasible, and not counted as a trial. The rest is ours, in its favour: students begin with slices of the teacher's weights,
 are judged by the cross-entropy after the same short recipe, as many are trained fully as our runs train, and the first
 one asked for is the uniformly scaled network.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import optuna
 import torch
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import Trial
 from torch import nn
 
 from benchmarks.peer_methods.families import Family, slice_weights
@@ -34,9 +34,7 @@ def search(setting: Setting) -> tuple[Trained, int, str]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     data = setting.problem.data
     family = Family.of(setting.teacher, data.num_classes, data.shape)
-    study = optuna.create_study(
-        sampler=optuna.samplers.TPESampler(seed=setting.seed, constraints_func=_excess)
-    )
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=setting.seed))
     study.enqueue_trial(_uniform(setting, family))
     config = setting.problem.config
     shorts: list[Trained] = []
@@ -73,7 +71,7 @@ def _within_budget(
             torch.manual_seed(setting.seed)
             module = family.build(stages)
         excess = count(module) / setting.limit - 1
-        trial.set_user_attr("excess", excess)
+        trial.set_constraint("parameters", excess)
         if excess > 0:
             study.tell(trial, 1e3)  # a feasible one is always better, whatever the value
             continue
@@ -81,19 +79,12 @@ def _within_budget(
         yield trial, module
 
 
-def _excess(trial: FrozenTrial) -> tuple[float]:
-    """Above zero: infeasible."""
-    return (trial.user_attrs["excess"],)
-
-
 def _uniform(setting: Setting, family: Family) -> dict[str, int]:
-    """All widths scaled by the largest factor that fits, nothing removed."""
+    """All widths scaled by the largest percentage that fits, nothing removed; one percent where none does."""
+    stages = list(family.stages)
     for percent in range(100, 0, -1):
         stages = [(max(1, round(width * percent / 100)), depth) for width, depth in family.stages]
         if count(family.build(stages)) <= setting.limit:
             break
-    return {
-        f"{key}_{number}": value
-        for number, stage in enumerate(stages)
-        for key, value in zip(("width", "depth"), stage, strict=True)
-    }
+    widths = {f"width_{number}": width for number, (width, _) in enumerate(stages)}
+    return widths | {f"depth_{number}": depth for number, (_, depth) in enumerate(stages)}

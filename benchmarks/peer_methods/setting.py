@@ -120,7 +120,8 @@ def load_setting(name: str, budget: float, seed: int, options: Options) -> Setti
 
 @functools.lru_cache(maxsize=2)
 def _taught(name: str, options: Options) -> tuple[Problem, Mapping[str, Any]]:
-    problem = prepare(problem_config(name, options.data, [*options.overrides, "run.seed=0"]))
+    fixed = ["run.seed=0", "resources.device=cpu"]  # CPU seconds are compared
+    problem = prepare(problem_config(name, options.data, [*options.overrides, *fixed]))
     return problem, teach(problem)
 
 

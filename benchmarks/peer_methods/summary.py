@@ -13,6 +13,7 @@ from scipy import stats
 from benchmarks.peer_methods.cells import OURS, PEERS, Row
 
 LEVEL = 0.05
+"""Of significance, after the correction."""
 
 FAIRNESS = """\
 All peers have the same trained teacher, split of the data, views and cached teacher logits, the same recipe (a short training, then the full
@@ -69,11 +70,24 @@ def _section(problem: str, cells: pd.DataFrame, folder: Path) -> list[str]:
         ]
         text += [_line(line) for line in lines]
         text.append("")
-    return text
+    return text + _all_budgets(cells)
+
+
+def _all_budgets(cells: pd.DataFrame) -> list[str]:
+    """Differences over all budgets together: more pairs, so that smaller differences show."""
+    if cells["budget"].nunique() < 2:
+        return []
+    lines = [line for line in compare(cells) if "gain" in line]
+    text = ["### All budgets together", "", "| peer | pairs | ours - peer, test | p (Holm) |"]
+    text.append("|---|---|---|---|")
+    for line in lines:
+        gain = _shown(line["gain"], sign="+")
+        text.append(f"| {line['peer']} | {line['pairs']} | {gain} | {line['p']:.3f} |")
+    return [*text, ""]
 
 
 def compare(cells: pd.DataFrame) -> list[dict[str, Any]]:
-    """One line a peer of one problem and budget, in the order of `PEERS`; differences are paired by seed.
+    """One line a peer of one problem, in the order of `PEERS`; differences are paired by budget and seed.
 
     p-values are those of paired t-tests, corrected by Holm over the peers of these cells.
     """
@@ -90,10 +104,10 @@ def compare(cells: pd.DataFrame) -> list[dict[str, Any]]:
             line |= {key: solved[key].mean() for key in ("num_params", "macs", "trials")}
             line["held"] = bool(solved["within_budget"].all())
         theirs = _accuracies(cells, peer)
-        seeds = sorted(set(own) & set(theirs))
-        if peer != OURS and seeds:
-            gains = [own[seed] - theirs[seed] for seed in seeds]
-            line |= {"gain": _mean(gains), "p": paired_p(gains)}
+        pairs = sorted(set(own) & set(theirs))
+        if peer != OURS and pairs:
+            gains = [own[pair] - theirs[pair] for pair in pairs]
+            line |= {"gain": _mean(gains), "p": paired_p(gains), "pairs": len(gains)}
         lines.append(line)
     tested = [line for line in lines if "p" in line]
     for line, p in zip(tested, holm([line["p"] for line in tested]), strict=True):
@@ -129,8 +143,9 @@ def draw(problem: str, cells: pd.DataFrame, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for number, peer in enumerate(name for name in PEERS if name in set(cells["peer"])):
+    figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
+    shown = [name for name in PEERS if name in set(cells["peer"])]
+    for number, peer in enumerate(shown):
         solved = cells[(cells["peer"] == peer) & (cells["status"] == "ok")]
         points = [
             (budget, *_mean(here["test_accuracy"])) for budget, here in solved.groupby("budget")
@@ -142,7 +157,7 @@ def draw(problem: str, cells: pd.DataFrame, path: Path) -> None:
             width = 2.5 if peer == OURS else 1.0
             errors = np.nan_to_num(errors)
             axes.errorbar(
-                budgets * 100,
+                budgets * 100 * 1.01 ** (number - len(shown) / 2),  # side by side
                 means,
                 errors,
                 label=peer,
@@ -157,15 +172,17 @@ def draw(problem: str, cells: pd.DataFrame, path: Path) -> None:
     ticks = sorted(100 * budget for budget in set(cells["budget"]))
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.legend(fontsize="small", ncols=2)
+    figure.legend(fontsize="small", loc="outside right upper")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _accuracies(cells: pd.DataFrame, peer: str) -> dict[int, float]:
+def _accuracies(cells: pd.DataFrame, peer: str) -> dict[tuple[float, int], float]:
+    """Test accuracies by budget and seed."""
     solved = cells[(cells["peer"] == peer) & (cells["status"] == "ok")]
-    return dict(zip(solved["seed"], solved["test_accuracy"], strict=True))
+    keys = zip(solved["budget"], solved["seed"], strict=True)
+    return dict(zip(keys, solved["test_accuracy"], strict=True))
 
 
 def _mean(values: Sequence[float] | pd.Series) -> tuple[float, float]:
@@ -212,16 +229,16 @@ def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:
     own = next(line for line in lines if line["peer"] == OURS)
     best = max(others, key=lambda line: line["test_accuracy"][0])
     clear = [line for line in others if line["p"] < LEVEL]
-    behind = [line["peer"] for line in clear if line["gain"][0] < 0]
-    ahead = [line["peer"] for line in clear if line["gain"][0] > 0]
-    open_ones = [line["peer"] for line in others if line["p"] >= LEVEL]
-    without = [line["peer"] for line in lines if not line["solved"]]
-    text = f"Verdict: ours {_shown(own['test_accuracy'])}, the best other ({best['peer']}) {_shown(best['test_accuracy'])}."
     parts = (
-        ("clearly behind", behind),
-        ("clearly ahead of", ahead),
-        (f"no difference that {own['solved']} seeds can show to", open_ones),
-        ("no student within the budget from", without),
+        ("significantly better than", [one["peer"] for one in clear if one["gain"][0] > 0]),
+        ("significantly worse than", [one["peer"] for one in clear if one["gain"][0] < 0]),
+        (
+            f"not told apart by {own['solved']} seeds from",
+            [one["peer"] for one in others if one["p"] >= LEVEL],
+        ),
     )
     found = [f"{words} {', '.join(names)}" for words, names in parts if names]
-    return f"{text} Ours is: {'; '.join(found)}."
+    text = f"Verdict: ours {_shown(own['test_accuracy'])}, the best other ({best['peer']}) {_shown(best['test_accuracy'])}; "
+    text += f"ours is {'; '.join(found)}."
+    without = [line["peer"] for line in lines if not line["solved"]]
+    return text + (f" No student within the budget: {', '.join(without)}." if without else "")
