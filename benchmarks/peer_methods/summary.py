@@ -14,6 +14,7 @@ from benchmarks.peer_methods.cells import OURS, PEERS, Row
 
 LEVEL = 0.05
 """Of significance, after the correction."""
+ROUNDING = 1e-9
 
 FAIRNESS = """\
 All peers have the same trained teacher, split of the data, views and cached teacher logits, the same recipe (a short training, then the full
@@ -116,12 +117,11 @@ def compare(cells: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def paired_p(gains: Sequence[float]) -> float:
-    """Two-sided p of a paired t-test; 1 where there is nothing to test (one pair, or no difference at all)."""
-    if len(gains) < 2 or not np.any(gains):
-        return 1.0
-    if (
-        np.ptp(gains) == 0
-    ):  # the same difference each time: t is infinite, which two or three equal numbers do not show
+    """Two-sided p of a paired t-test; 1 where there is nothing to test.
+
+    That is so with one pair, and with the same difference in all pairs (few test images make it likely), of which t would be infinite.
+    """
+    if len(gains) < 2 or np.ptp(gains) < ROUNDING:
         return 1.0
     return float(stats.ttest_1samp(gains, 0.0).pvalue)
 
