@@ -52,21 +52,31 @@ def run(
     second = [cell for cell in left if cell.peer.endswith(LONG)]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for wave in (first, second):
-            runnable = [cell for cell in wave if _can_run(cell, file)]
-            jobs = {
-                pool.submit(run_cell, cell, options, file.reference_s(cell)): cell
-                for cell in runnable
-            }
-            for number, job in enumerate(as_completed(jobs), start=1):
-                cell = jobs[job]
-                error = job.exception()
-                if error is not None:
-                    traceback.print_exception(error)
-                    failed.append((cell, error))
-                    continue
-                file.append(job.result())
-                print(f"{number}/{len(jobs)} {_shown(job.result())}", flush=True)
+        try:
+            for wave in (first, second):
+                failed += _run_wave(
+                    pool, [cell for cell in wave if _can_run(cell, file)], file, options
+                )
+        except BaseException:  # Ctrl-C ends the cells that run, and the others must not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return failed
+
+
+def _run_wave(
+    pool: ProcessPoolExecutor, cells: Sequence[Cell], file: CellFile, options: Options
+) -> list[tuple[Cell, BaseException]]:
+    """Runs cells that wait for nothing; one that fails leaves the others running."""
+    failed: list[tuple[Cell, BaseException]] = []
+    jobs = {pool.submit(run_cell, cell, options, file.reference_s(cell)): cell for cell in cells}
+    for number, job in enumerate(as_completed(jobs), start=1):
+        error = job.exception()
+        if error is not None:
+            traceback.print_exception(error)
+            failed.append((jobs[job], error))
+            continue
+        file.append(job.result())
+        print(f"{number}/{len(jobs)} {_shown(job.result())}", flush=True)
     return failed
 
 
