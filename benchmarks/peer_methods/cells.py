@@ -169,12 +169,10 @@ def _solve(
         return measure(setting, trained), trials, notes
     name = peer.removesuffix(LONG)
     module, notes = STUDENTS[name](setting)
-    before = spent()
     short = train_stage(setting, module, "search")
     if name != peer:
         assert reference_s is not None, f"{peer} is run after {OURS}"
-        epoch_s = (spent() - before) / short.epochs
-        planned = int((reference_s - spent()) / epoch_s)
+        planned = int((reference_s - spent()) / short.epoch_s)
         usual = setting.problem.config.finish.epochs
         trained = finish(setting, short, min(LONGEST, max(usual, planned)))
         notes = f"{notes}; " * bool(notes) + f"{reference_s:.0f} CPU s to match"

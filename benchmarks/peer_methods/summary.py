@@ -31,7 +31,7 @@ processes, and include the teacher's logits, our Ray's start and a peer's own in
 | modelopt-fastnas | `mtp.prune` as in its guide, scored by validation accuracy, in its own interpreter; channel divisor 1 instead of 32 (these teachers are narrow); its limit, which leaves BatchNorm out, is searched until the real count fits |
 | modelopt-fastnas-conv | the same on an equal network whose classifier is a 1x1 convolution: otherwise it freezes the last stage's channels |
 | optuna-tpe | TPE over a width and a depth for each stage, the budget as its constraint; students over it are rejected before training and not counted; as many trials and full trainings as ours, slices of the teacher's weights, the same signal (cross-entropy); the uniform network is enqueued first |
-| ...-long | the same student, its full training stretched until the cell has taken the CPU seconds of our run |
+| ...-long | the same student, its full training stretched to the CPU seconds of our run (planned by the fastest epoch of its short training, so rather more than less) |
 """
 
 
@@ -123,7 +123,7 @@ def paired_p(gains: Sequence[float]) -> float:
     """
     if len(gains) < 2 or np.ptp(gains) < ROUNDING:
         return 1.0
-    return float(stats.ttest_1samp(gains, 0.0).pvalue)
+    return float(stats.ttest_1samp(gains, 0.0)[1])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -185,7 +185,7 @@ def _accuracies(cells: pd.DataFrame, peer: str) -> dict[tuple[float, int], float
     return dict(zip(keys, solved["test_accuracy"], strict=True))
 
 
-def _mean(values: Sequence[float] | pd.Series) -> tuple[float, float]:
+def _mean(values: Any) -> tuple[float, float]:
     """(mean, standard error); the error of one value is not a number."""
     array = np.asarray(values, float)
     error = array.std(ddof=1) / len(array) ** 0.5 if len(array) > 1 else float("nan")
@@ -233,7 +233,7 @@ def _verdict(lines: Sequence[Mapping[str, Any]]) -> str:
         ("significantly better than", [one["peer"] for one in clear if one["gain"][0] > 0]),
         ("significantly worse than", [one["peer"] for one in clear if one["gain"][0] < 0]),
         (
-            f"not told apart by {own['solved']} seeds from",
+            f"not told apart by {own['solved']} seed{'s' * (own['solved'] != 1)} from",
             [one["peer"] for one in others if one["p"] >= LEVEL],
         ),
     )

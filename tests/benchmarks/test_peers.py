@@ -18,9 +18,11 @@ from torch import nn
 from benchmarks.peer_methods.cells import Cell, CellFile, cells_of, effort, run_cell
 from benchmarks.peer_methods.clock import CpuClock
 from benchmarks.peer_methods.families import Family, fit, slice_weights
-from benchmarks.peer_methods.setting import Options
+from benchmarks.peer_methods.ours import uniform
+from benchmarks.peer_methods.setting import Options, Trained, load_setting, measure
 from benchmarks.peer_methods.summary import compare, holm, paired_p, write_summary
-from raysearch.models.teachers.resnet import ResNet
+from benchmarks.problems import vgg11_half
+from raysearch.models.teachers.resnet import ResNet, resnet
 from raysearch.models.teachers.vgg import VGG
 
 TINY = (
@@ -69,9 +71,18 @@ def test_a_long_cell_trains_until_it_has_taken_the_seconds_of_our_run() -> None:
     assert row["epochs"] > usual["epochs"]
 
 
-def test_the_teacher_and_the_split_are_the_same_for_all_seeds() -> None:
-    from benchmarks.peer_methods.setting import load_setting
+def test_a_diverged_student_is_still_counted() -> None:
+    setting = load_setting("digits_resnet14", 0.05, 1, Options(overrides=TINY))
+    module, _ = uniform(setting)
+    with torch.no_grad():
+        next(module.parameters()).fill_(torch.nan)
+    row = measure(setting, Trained(module, 0.0, float("inf"), 1, 1.0))
+    student = setting.problem.space.apply(setting.problem.space.uniform())
+    assert (row["num_params"], row["macs"]) == (student.num_params, student.macs)
+    assert row["test_accuracy"] < 0.3
 
+
+def test_the_teacher_and_the_split_are_the_same_for_all_seeds() -> None:
     first, second = (
         load_setting("digits_resnet14", 0.1, seed, Options(overrides=TINY)) for seed in (0, 1)
     )
@@ -79,6 +90,18 @@ def test_the_teacher_and_the_split_are_the_same_for_all_seeds() -> None:
     assert first.problem.data is second.problem.data
     assert (first.seed, second.seed) == (0, 1)
     assert first.context.seed != second.context.seed
+
+
+def test_the_stages_of_the_shared_teachers_are_read_off_them() -> None:
+    vgg = Family.of(vgg11_half(10, (1, 28, 28)), 10, (1, 28, 28))
+    assert vgg.stages == ((32, 1), (64, 1), (128, 2), (256, 2), (256, 2))
+    assert Family.of(resnet("resnet20", 10, (3, 32, 32)), 10, (3, 32, 32)).stages == (
+        (16, 3),
+        (32, 3),
+        (64, 3),
+    )
+    with pytest.raises(TypeError, match="Linear has no stages"):
+        Family.of(nn.Linear(3, 2), 2, (3,))
 
 
 @pytest.mark.parametrize("teacher", TEACHERS, ids=["resnet", "vgg"])
