@@ -11,8 +11,10 @@ from typing import Any
 
 from raysearch.architecture import SearchSpace
 from raysearch.config import Config
+from raysearch.effort import Effort
 from raysearch.errors import BudgetError
 from raysearch.files import RunFiles
+from raysearch.objective import Floor
 from raysearch.problem import Problem
 from raysearch.stages import Candidate, FinishStage, ObservationLog, Pipeline, SearchStage, Stage
 from raysearch.subject import space_arguments
@@ -66,10 +68,7 @@ def make_plan(
     has_budget = bool(space.limits) and problem.floor is None
     scaled = str(space.uniform()) if has_budget else None
 
-    # pure random search is a baseline of the literature: it gets no help
-    first = []
-    if config.search.method != "random":
-        first = [scaled] if scaled else _ladder(problem)
+    first = first_candidates(config, space, floor=problem.floor, size=problem.size)
     search = SearchStage(
         "search",
         make_algorithm(config.search.method, space, config.run.seed, config.search.options),
@@ -78,6 +77,7 @@ def make_plan(
         identify=space.architecture_id,
         first=first,
         costs=partial(latency_of, problem),
+        effort=effort_of(config),
     )
     search.requeue(pending)
 
@@ -125,6 +125,7 @@ def make_plan(
             identify=space.architecture_id,
             cache=search.record,
             costs=partial(latency_of, problem),
+            effort=effort_of(config),
         )
         random_finish = finishing(
             "random_finish",
@@ -138,6 +139,27 @@ def make_plan(
     if random_finish is not None:
         stages.append(random_finish)
     return Plan(search, finish, uniform, random, random_finish, Pipeline(stages, on_change))
+
+
+def first_candidates(
+    config: Config, space: SearchSpace, *, floor: Floor | None, size: str
+) -> list[str]:
+    """The students that a search evaluates before its method is asked.
+
+    Args:
+        floor: the accuracy that is asked for, if one is.
+        size: what is made small then: "params", "macs" or "memory".
+    """
+    if config.search.method == "random":
+        return []  # pure random search is a baseline of the literature: it gets no help
+    if floor is None:
+        return [str(space.uniform())] if space.limits else []
+    return _ladder(config, space, size)
+
+
+def effort_of(config: Config) -> Effort:
+    """What ends the search besides its number of trials."""
+    return Effort(config.search.epochs, config.search.seconds, config.distill.epochs)
 
 
 def _epochs_per_step(config: Config) -> int:
@@ -186,23 +208,21 @@ def latency_of(problem: Problem, architecture: str) -> dict[str, float]:
     return {"latency_ms": float(space.latency_ms(space.batch([architecture]))[0])}
 
 
-def _ladder(problem: Problem) -> list[str]:
+def _ladder(config: Config, space: SearchSpace, size: str) -> list[str]:
     """With an accuracy floor: uniformly scaled students of some sizes, which show a search where the floor lies."""
-    if problem.floor is None:
-        return []
-    space, found = problem.space, []
-    for share in LADDER[: problem.config.search.trials // TRIALS_PER_RUNG]:
+    found = []
+    for share in LADDER[: config.search.trials // TRIALS_PER_RUNG]:
         try:
-            scaled = _scaled(problem, {problem.size: share})
+            scaled = _scaled(config, space, {size: share})
         except BudgetError:  # smaller than the smallest
             break
         found.append(str(space.repair(space.batch([scaled]))[0]))
     return list(dict.fromkeys(found))
 
 
-def _scaled(problem: Problem, budget: dict[str, float]) -> str:
-    space = SearchSpace(problem.architecture, **space_arguments(problem.config), budget=budget)
-    return str(space.uniform())
+def _scaled(config: Config, space: SearchSpace, budget: dict[str, float]) -> str:
+    scaled = SearchSpace(space.teacher, **space_arguments(config), budget=budget)
+    return str(scaled.uniform())
 
 
 def _uniform_of_size(problem: Problem, search: SearchStage) -> str | None:
@@ -210,6 +230,6 @@ def _uniform_of_size(problem: Problem, search: SearchStage) -> str | None:
     best = search.best(1)
     if not best:
         return None
-    scaled = _scaled(problem, {"params": int(best[0]["num_params"])})
+    scaled = _scaled(problem.config, problem.space, {"params": int(best[0]["num_params"])})
     # it stays within limits that there may be beside the floor
     return str(problem.space.repair(problem.space.batch([scaled]))[0])

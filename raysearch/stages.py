@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from raysearch.effort import NO_LIMIT, Effort
 from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal
 
 MAX_DUPLICATES = 100
@@ -162,6 +164,7 @@ class SearchStage:
         first: edits that are evaluated before the algorithm is asked.
         cache: architecture_id -> record of a student that another stage evaluated with the same recipe: answered without a trial.
         costs: edits string -> what is known of a student's costs before its training, for the log.
+        effort: what else ends the search.
     """
 
     def __init__(
@@ -175,6 +178,7 @@ class SearchStage:
         first: Sequence[str] = (),
         cache: Callable[[str], Mapping[str, Any] | None] = lambda architecture_id: None,
         costs: Callable[[str], Mapping[str, float]] = lambda architecture: {},
+        effort: Effort = NO_LIMIT,
     ) -> None:
         self.name = name
         self.algorithm = algorithm
@@ -184,6 +188,9 @@ class SearchStage:
         self._identify = identify
         self._cache = cache
         self._costs = costs
+        self._effort = effort
+        self._propose_s: dict[str, float] = {}
+        self._unbooked_s = 0.0
         self._queue = list(first)
         self._in_flight: dict[str, Proposal] = {}
         self._known = {record["architecture_id"] for record in log.records}
@@ -193,7 +200,7 @@ class SearchStage:
     def ask(self) -> Proposal | None:
         """The next student that must be trained; raises nothing, marks itself exhausted."""
         duplicates = 0
-        while not self.done and len(self._in_flight) + self.num_finished < self.num_trials:
+        while not self.done and self._affords_another:
             proposal = self._propose()
             if proposal is None:
                 return None
@@ -210,6 +217,7 @@ class SearchStage:
             }
             proposal = Proposal(proposal.architecture, extra)
             self._in_flight[architecture_id] = proposal
+            self._propose_s[architecture_id], self._unbooked_s = self._unbooked_s, 0.0
             record = self._cache(architecture_id)
             if record is None:
                 return proposal
@@ -220,11 +228,21 @@ class SearchStage:
     def _propose(self) -> Proposal | None:
         if self._queue:
             return Proposal(self._queue.pop(0), {})
+        start = time.perf_counter()
         try:
             return self.algorithm.ask()
         except Exhausted:
             self.exhausted = True
             return None
+        finally:
+            self._unbooked_s += time.perf_counter() - start
+
+    @property
+    def _affords_another(self) -> bool:
+        num_in_flight = len(self._in_flight)
+        if num_in_flight + self.num_finished >= self.num_trials:
+            return False
+        return self._effort.allows_another(self.log.records, num_in_flight)
 
     @property
     def known(self) -> set[str]:
@@ -249,10 +267,13 @@ class SearchStage:
         if architecture_id in self._known:
             return
         self._known.add(architecture_id)
+        propose_s = self._propose_s.pop(architecture_id, 0.0)
         extra = {**observation.extra, "architecture_id": architecture_id}
         observation = replace(observation, extra=extra)
-        self.log.append(to_record(observation))
+        self.log.append({**to_record(observation), "propose_s": round(propose_s, 6)})
+        start = time.perf_counter()
         self.algorithm.tell(observation)
+        self._unbooked_s += time.perf_counter() - start  # goes to the next proposal
 
     @property
     def in_flight(self) -> list[str]:
@@ -269,7 +290,9 @@ class SearchStage:
 
     @property
     def done(self) -> bool:
-        return self.num_finished >= self.num_trials or (self.exhausted and not self._in_flight)
+        if self._in_flight:
+            return self.num_finished >= self.num_trials
+        return self.exhausted or not self._affords_another
 
     def best(self, count: int, *, without: Iterable[str] = ()) -> Sequence[Mapping[str, Any]]:
         """The records of the `count` best fully evaluated students, the best first."""
