@@ -109,7 +109,12 @@ class Ordinary:
     """The training that one would write: loader, teacher, student, loss, optimiser."""
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module, loader: DataLoader, recipe: Recipe, device: str
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        loader: DataLoader,
+        recipe: Recipe,
+        device: str,
     ) -> None:
         self.module, self.teacher = student.to(device), teacher.to(device).eval()
         self.loader, self.recipe, self.device = loader, recipe, device
@@ -147,7 +152,9 @@ class Ordinary:
         """The recipe's kd by torch's own functions."""
         alpha, heat = self.recipe.alpha, self.recipe.temperature
         soft = kl_div(
-            log_softmax(student / heat, dim=1), softmax(teacher / heat, dim=1), reduction="batchmean"
+            log_softmax(student / heat, dim=1),
+            softmax(teacher / heat, dim=1),
+            reduction="batchmean",
         )
         return alpha * cross_entropy(student, labels) + (1 - alpha) * heat**2 * soft
 
@@ -227,9 +234,9 @@ def make_ways(
     train = Split(part.images[few], part.labels[few], part.indices[few], part.source)
     data = replace(problem.data, train=train)
     start = time.perf_counter()
-    resident = distillation_data(
-        data, problem.teacher, num_views=recipe.views, device=device
-    ).to(device)
+    resident = distillation_data(data, problem.teacher, num_views=recipe.views, device=device).to(
+        device
+    )
     _wait(device)
     cached_s = time.perf_counter() - start
     ours = Training(_student(case, problem), resident, recipe)
@@ -341,11 +348,15 @@ def table(results: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder with fashion_mnist/ and cifar10/; else random images")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--data", type=Path, help="folder with fashion_mnist/ and cifar10/; else random images"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of the training process")
-    parser.add_argument("--rounds", type=int, default=5, help="timed epochs of each way, after one for warming up")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="timed epochs of each way, after one for warming up"
+    )
     parser.add_argument("--batch-size", type=int, help="in place of the recipe's")
     parser.add_argument("--cases", nargs="*", help="problems; default: all")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
