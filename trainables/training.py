@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,11 +16,19 @@ from raysearch.data.batches import DeviceBatches, num_batches
 from raysearch.data.dataset import Preprocessing
 from raysearch.data.logits import DeviceData
 from raysearch.models.calibration import recalibrate as recalibrate_statistics
+from trainables.flat import FlatParameters
 from trainables.losses import loss_function
+from trainables.optimizers import SGD, AdamW, Optimizer
 from trainables.recipe import Recipe
 
 _CALIBRATION_BATCHES = 20
 _CALIBRATION_IMAGES = 128  # in a batch, fewer of large images
+_AHEAD_BYTES = (
+    4 << 20
+)  # of float32 inputs that are made in one go: as few operations as an epoch's, in little memory
+
+Batch = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
+"""(images [B, C, H, W], the teacher's logits [B, K] or None, labels [B])"""
 
 
 class Training:
@@ -63,8 +70,8 @@ class Training:
         self.epochs_done = 0
         self.diverged = False
         self._loss = loss_function(recipe)
-        self._parameters = [weight for weight in module.parameters() if weight.requires_grad]
-        self._optimizer = _optimizer(self._parameters, recipe)
+        self._weights = FlatParameters(self.module)
+        self._optimizer = _optimizer(self._weights.parameters, recipe)
 
     @property
     def device(self) -> torch.device:
@@ -79,12 +86,12 @@ class Training:
         first_step = self.epochs_done * len(batches)
         self.module.train()
         with _own_randomness(generator, self.device):
-            for step, indices in enumerate(batches):
-                self._set_learning_rate(first_step + step, len(batches))
-                total += self._step(indices, views) * len(indices)
+            for step, batch in enumerate(self._inputs(batches, views)):
+                lr = self._learning_rate(first_step + step, len(batches))
+                total += self._step(batch, lr) * len(batch[0])
         self.epochs_done += 1
         loss = float(total) / len(self.data.train)
-        self.diverged = self.diverged or not math.isfinite(loss) or not _is_finite(self.module)
+        self.diverged = self.diverged or not math.isfinite(loss) or not self._weights.is_finite()
         return {"train_loss": loss}
 
     def validate(self) -> dict[str, float]:
@@ -105,7 +112,7 @@ class Training:
         """All that continuing needs, detached from this object; loads with `torch.load(weights_only=True)`."""
         return {
             "module": {key: _plain(value) for key, value in self.module.state_dict().items()},
-            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
+            "optimizer": self._optimizer.state_dict(),
             "epochs_done": self.epochs_done,
             "diverged": self.diverged,
             "seed": self.seed,
@@ -114,23 +121,49 @@ class Training:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken; same architecture, data and recipe."""
         self.module.load_state_dict(state["module"])
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self._optimizer.load_state_dict(state["optimizer"])
         self.epochs_done = state["epochs_done"]
         self.diverged = state["diverged"]
         self.seed = state["seed"]
 
-    def _step(self, indices: torch.Tensor, views: torch.Tensor | None) -> torch.Tensor:
-        """One optimiser step; returns the loss, detached."""
+    def release(self) -> nn.Module:
+        """The module with memory of its own, in evaluation mode; this object cannot train it any further."""
+        self._weights.release()
+        return self.module.eval()
+
+    def _inputs(self, batches: list[torch.Tensor], views: torch.Tensor | None) -> Iterator[Batch]:
+        """What the steps of an epoch see, made for many batches at once: each operation costs more than its work on one batch.
+
+        Args:
+            batches: indices of images.
+            views: [N] or None.
+        """
         train, logits = self.data.train, self.data.logits
-        view = 0 if views is None else views[indices]
-        teacher = None if logits is None else logits[view, indices].float()  # [B, K]
-        student = self.module(train.take(indices, view))  # [B, K]
-        loss = self._loss(student, teacher, train.labels[indices])
-        self._optimizer.zero_grad(set_to_none=True)
+        image_bytes = 4 * train.images[0].numel()
+        ahead = max(1, _AHEAD_BYTES // (image_bytes * len(batches[0])))
+        for start in range(0, len(batches), ahead):
+            group = batches[start : start + ahead]
+            indices, sizes = torch.cat(group), [len(batch) for batch in group]
+            view = 0 if views is None else views[indices]
+            images = train.take(indices, view).split(sizes)
+            labels = train.labels[indices].split(sizes)
+            if logits is None:
+                yield from (
+                    (image, None, label) for image, label in zip(images, labels, strict=True)
+                )
+            else:
+                teacher = logits[view, indices].float().split(sizes)
+                yield from zip(images, teacher, labels, strict=True)
+
+    def _step(self, batch: Batch, lr: float) -> torch.Tensor:
+        """One optimiser step; returns the loss, detached."""
+        images, teacher, labels = batch
+        loss = self._loss(self.module(images), teacher, labels)
+        self._weights.zero_grad()
         loss.backward()
         if self.recipe.clip_norm:
-            nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip_norm, foreach=True)
-        self._optimizer.step()
+            self._weights.clip_grad(self.recipe.clip_norm)
+        self._optimizer.step(lr)
         return loss.detach()
 
     def _draw_views(self, generator: torch.Generator) -> torch.Tensor | None:
@@ -142,11 +175,9 @@ class Training:
             self.device
         )
 
-    def _set_learning_rate(self, step: int, steps_per_epoch: int) -> None:
+    def _learning_rate(self, step: int, steps_per_epoch: int) -> float:
         num_steps = self.recipe.epochs * steps_per_epoch
-        lr = self.recipe.learning_rate(min(step, num_steps - 1), num_steps, steps_per_epoch)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        return self.recipe.learning_rate(min(step, num_steps - 1), num_steps, steps_per_epoch)
 
 
 def evaluate(
@@ -198,29 +229,15 @@ def recalibrate(module: nn.Module, batches: DeviceBatches, *, seed: int = 0) -> 
     recalibrate_statistics(module, (batches.take(indices) for indices in parts))
 
 
-def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """Fused kernels: one call for all parameters, on the CPU too."""
+def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> Optimizer:
     if recipe.optimizer == "adam":
-        return torch.optim.AdamW(
-            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
-        )
-    return torch.optim.SGD(
-        parameters,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-        fused=True,
-    )
+        return AdamW(parameters, weight_decay=recipe.weight_decay)
+    return SGD(parameters, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     """A contiguous copy on the CPU."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _is_finite(module: nn.Module) -> bool:
-    return all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
 
 
 def _mix(seed: int, epoch: int) -> int:
