@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from raysearch.data.logits import DeviceData
 from raysearch.models.calibration import recalibrate as recalibrate_statistics
 from trainables.flat import FlatParameters
 from trainables.losses import loss_function
-from trainables.optimizers import SGD, AdamW, Optimizer
 from trainables.recipe import Recipe
 
 _CALIBRATION_BATCHES = 20
@@ -87,8 +87,8 @@ class Training:
         self.module.train()
         with _own_randomness(generator, self.device):
             for step, batch in enumerate(self._inputs(batches, views)):
-                lr = self._learning_rate(first_step + step, len(batches))
-                total += self._step(batch, lr) * len(batch[0])
+                self._set_learning_rate(first_step + step, len(batches))
+                total += self._step(batch) * len(batch[0])
         self.epochs_done += 1
         loss = float(total) / len(self.data.train)
         self.diverged = self.diverged or not math.isfinite(loss) or not self._weights.is_finite()
@@ -112,7 +112,7 @@ class Training:
         """All that continuing needs, detached from this object; loads with `torch.load(weights_only=True)`."""
         return {
             "module": {key: _plain(value) for key, value in self.module.state_dict().items()},
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
             "epochs_done": self.epochs_done,
             "diverged": self.diverged,
             "seed": self.seed,
@@ -121,7 +121,7 @@ class Training:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken; same architecture, data and recipe."""
         self.module.load_state_dict(state["module"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.epochs_done = state["epochs_done"]
         self.diverged = state["diverged"]
         self.seed = state["seed"]
@@ -155,7 +155,7 @@ class Training:
                 teacher = logits[view, indices].float().split(sizes)
                 yield from zip(images, teacher, labels, strict=True)
 
-    def _step(self, batch: Batch, lr: float) -> torch.Tensor:
+    def _step(self, batch: Batch) -> torch.Tensor:
         """One optimiser step; returns the loss, detached."""
         images, teacher, labels = batch
         loss = self._loss(self.module(images), teacher, labels)
@@ -163,7 +163,7 @@ class Training:
         loss.backward()
         if self.recipe.clip_norm:
             self._weights.clip_grad(self.recipe.clip_norm)
-        self._optimizer.step(lr)
+        self._optimizer.step()
         return loss.detach()
 
     def _draw_views(self, generator: torch.Generator) -> torch.Tensor | None:
@@ -175,9 +175,11 @@ class Training:
             self.device
         )
 
-    def _learning_rate(self, step: int, steps_per_epoch: int) -> float:
+    def _set_learning_rate(self, step: int, steps_per_epoch: int) -> None:
         num_steps = self.recipe.epochs * steps_per_epoch
-        return self.recipe.learning_rate(min(step, num_steps - 1), num_steps, steps_per_epoch)
+        lr = self.recipe.learning_rate(min(step, num_steps - 1), num_steps, steps_per_epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
 
 
 def evaluate(
@@ -229,10 +231,20 @@ def recalibrate(module: nn.Module, batches: DeviceBatches, *, seed: int = 0) -> 
     recalibrate_statistics(module, (batches.take(indices) for indices in parts))
 
 
-def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> Optimizer:
+def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """Fused kernels: one call for all parameters, on the CPU too."""
     if recipe.optimizer == "adam":
-        return AdamW(parameters, weight_decay=recipe.weight_decay)
-    return SGD(parameters, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(
+            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        )
+    return torch.optim.SGD(
+        parameters,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+        fused=True,
+    )
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
