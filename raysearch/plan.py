@@ -138,6 +138,7 @@ def make_plan(
             log=ObservationLog(files.random_observations),
             identify=space.architecture_id,
             cache=search.record,
+            busy=search.trains,
             costs=partial(latency_of, problem),
         )
         random_finish = finishing(
@@ -157,6 +158,7 @@ def make_plan(
             log=ObservationLog(files.prune_observations),
             identify=space.architecture_id,
             cache=search.record,
+            busy=search.trains,
             costs=partial(latency_of, problem),
         )
         prune_finish = finishing(

@@ -165,6 +165,7 @@ class SearchStage:
         first: students that are evaluated before the algorithm is asked.
         cache: architecture_id -> record of a student that another stage evaluated with the same recipe: answered without a trial, where
             it kept the same channels.
+        busy: whether another stage is evaluating an architecture_id now; its result is waited for.
         costs: edits string -> what is known of a student's costs before its training, for the log.
     """
 
@@ -178,6 +179,7 @@ class SearchStage:
         identify: Callable[[str], str],
         first: Sequence[Proposal] = (),
         cache: Callable[[str], Mapping[str, Any] | None] = lambda architecture_id: None,
+        busy: Callable[[str], bool] = lambda architecture_id: False,
         costs: Callable[[str], Mapping[str, float]] = lambda architecture: {},
     ) -> None:
         self.name = name
@@ -187,6 +189,7 @@ class SearchStage:
         self.exhausted = False
         self._identify = identify
         self._cache = cache
+        self._busy = busy
         self._costs = costs
         self._queue = list(first)
         self._in_flight: dict[str, Proposal] = {}
@@ -206,6 +209,9 @@ class SearchStage:
                 duplicates += 1
                 self.exhausted = duplicates > MAX_DUPLICATES
                 continue
+            if self._busy(architecture_id):
+                self.requeue([proposal])
+                return None
             extra = {
                 **proposal.extra,
                 **self._costs(proposal.architecture),
@@ -257,6 +263,10 @@ class SearchStage:
         observation = replace(observation, extra=extra)
         self.log.append(to_record(observation))
         self.algorithm.tell(observation)
+
+    def trains(self, architecture_id: str) -> bool:
+        """Whether a student is in training."""
+        return architecture_id in self._in_flight
 
     @property
     def in_flight(self) -> list[Proposal]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from searchers.algorithm import Proposal
 from searchers.evolution import EvolutionAlgorithm
 from searchers.gp import GPAlgorithm
-from searchers.algorithm import Proposal
 from searchers.optuna import TPEAlgorithm
 from searchers.prune import PruneAlgorithm
 from searchers.random import RandomAlgorithm
