@@ -17,7 +17,7 @@ from raysearch.architecture.budget import cost
 from raysearch.errors import RunError
 from raysearch.files import RunFiles, write_json
 from raysearch.models import build, export_student
-from raysearch.objective import compression
+from raysearch.objective import compression, final_order
 from raysearch.plan import Plan, latency_of
 from raysearch.problem import Problem
 from raysearch.stages import Candidate, FinishStage
@@ -98,19 +98,16 @@ def _finalist(stage: FinishStage, candidate: Candidate) -> Finalist | None:
 
 
 def rank(problem: Problem, floor: float | None, finalist: Finalist) -> tuple[float, ...]:
-    """With a floor the smallest student that reaches it comes first, and those that miss it by their accuracy.
-
-    Within another budget accuracy counts, and of equal accuracies the lower cross-entropy; without one the reward.
-    """
+    """What finalists are sorted by (`raysearch.objective.final_order`)."""
     record = finalist.record
-    if floor is not None and record["accuracy"] >= floor:
-        student = problem.space.apply(finalist.candidate.architecture)
-        return (0, cost(student, problem.size), record["loss"])
-    if floor is not None:
-        return (1, -record["accuracy"], record["loss"])
-    if problem.objective == "accuracy":
-        return (-record["accuracy"], record["loss"])
-    return (-record["value"], record["loss"])
+    return final_order(
+        problem.objective,
+        accuracy=record["accuracy"],
+        loss=record["loss"],
+        reward=record["value"],
+        size=cost(problem.space.apply(finalist.candidate.architecture), problem.size),
+        floor=floor,
+    )
 
 
 def _searched(

@@ -11,8 +11,10 @@ from typing import Any
 
 from raysearch.architecture import SearchSpace
 from raysearch.config import Config
+from raysearch.effort import Effort
 from raysearch.errors import BudgetError
 from raysearch.files import RunFiles
+from raysearch.objective import Floor
 from raysearch.problem import Problem
 from raysearch.stages import Candidate, FinishStage, ObservationLog, Pipeline, SearchStage, Stage
 from raysearch.subject import space_arguments
@@ -79,7 +81,7 @@ def make_plan(
     has_budget = bool(space.limits) and problem.floor is None
     scaled = str(space.uniform()) if has_budget else None
 
-    first = _first(problem, scaled, pruned)
+    first = first_candidates(config, space, floor=problem.floor, size=problem.size, pruned=pruned)
     search = SearchStage(
         "search",
         make_algorithm(
@@ -90,6 +92,7 @@ def make_plan(
         identify=space.architecture_id,
         first=first,
         costs=partial(latency_of, problem),
+        effort=effort_of(config),
     )
     search.requeue(pending)
 
@@ -140,6 +143,7 @@ def make_plan(
             cache=search.record,
             busy=search.trains,
             costs=partial(latency_of, problem),
+            effort=effort_of(config),
         )
         random_finish = finishing(
             "random_finish",
@@ -190,18 +194,37 @@ def prune_forms(config: Config) -> tuple[str, ...]:
     return DEFAULT_FORMS
 
 
-def _first(problem: Problem, scaled: str | None, pruned: Pruner) -> list[Proposal]:
-    """What is evaluated before the method is asked; `scaled`: the uniformly scaled student, where there is one."""
-    config = problem.config.search
+def first_candidates(
+    config: Config,
+    space: SearchSpace,
+    *,
+    floor: Floor | None,
+    size: str,
+    pruned: Pruner | None = None,
+) -> list[Proposal]:
+    """The students that a search evaluates before its method is asked: those of `search.first`.
+
+    Args:
+        floor: the accuracy that is asked for, if one is.
+        size: what is made small then: "params", "macs" or "memory".
+        pruned: gives pruned students of the trained teacher; None: there is none, and its forms are left out.
+    """
     found: list[Proposal] = []
-    if config.method == "random":  # a baseline of the literature: it gets no help
-        return found
-    for name in config.first:
-        if name == "uniform":
-            found += map(Proposal, [scaled] if scaled else _ladder(problem))
-        else:
-            found += pruned([name])
+    if config.search.method == "random":
+        return found  # a baseline of the literature: it gets no help
+    for name in config.search.first:
+        if name != "uniform":
+            found += pruned([name]) if pruned else []
+        elif floor is not None:
+            found += map(Proposal, _ladder(config, space, size))
+        elif space.limits:
+            found.append(Proposal(str(space.uniform())))
     return found
+
+
+def effort_of(config: Config) -> Effort:
+    """What ends the search besides its number of trials."""
+    return Effort(config.search.epochs, config.search.seconds, config.distill.epochs)
 
 
 def _epochs_per_step(config: Config) -> int:
@@ -264,23 +287,21 @@ def latency_of(problem: Problem, architecture: str) -> dict[str, float]:
     return {"latency_ms": float(space.latency_ms(space.batch([architecture]))[0])}
 
 
-def _ladder(problem: Problem) -> list[str]:
+def _ladder(config: Config, space: SearchSpace, size: str) -> list[str]:
     """With an accuracy floor: uniformly scaled students of some sizes, which show a search where the floor lies."""
-    if problem.floor is None:
-        return []
-    space, found = problem.space, []
-    for share in LADDER[: problem.config.search.trials // TRIALS_PER_RUNG]:
+    found = []
+    for share in LADDER[: config.search.trials // TRIALS_PER_RUNG]:
         try:
-            scaled = _scaled(problem, {problem.size: share})
+            scaled = _scaled(config, space, {size: share})
         except BudgetError:  # smaller than the smallest
             break
         found.append(str(space.repair(space.batch([scaled]))[0]))
     return list(dict.fromkeys(found))
 
 
-def _scaled(problem: Problem, budget: dict[str, float]) -> str:
-    space = SearchSpace(problem.architecture, **space_arguments(problem.config), budget=budget)
-    return str(space.uniform())
+def _scaled(config: Config, space: SearchSpace, budget: dict[str, float]) -> str:
+    scaled = SearchSpace(space.teacher, **space_arguments(config), budget=budget)
+    return str(scaled.uniform())
 
 
 def _uniform_of_size(problem: Problem, search: SearchStage) -> str | None:
@@ -288,6 +309,6 @@ def _uniform_of_size(problem: Problem, search: SearchStage) -> str | None:
     best = search.best(1)
     if not best:
         return None
-    scaled = _scaled(problem, {"params": int(best[0]["num_params"])})
+    scaled = _scaled(problem.config, problem.space, {"params": int(best[0]["num_params"])})
     # it stays within limits that there may be beside the floor
     return str(problem.space.repair(problem.space.batch([scaled]))[0])

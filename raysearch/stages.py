@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from raysearch.effort import NO_LIMIT, Effort
 from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal
 
 MAX_DUPLICATES = 100
@@ -167,6 +169,7 @@ class SearchStage:
             it kept the same channels.
         busy: whether another stage is evaluating an architecture_id now; its result is waited for.
         costs: edits string -> what is known of a student's costs before its training, for the log.
+        effort: what else ends the search.
     """
 
     def __init__(
@@ -181,6 +184,7 @@ class SearchStage:
         cache: Callable[[str], Mapping[str, Any] | None] = lambda architecture_id: None,
         busy: Callable[[str], bool] = lambda architecture_id: False,
         costs: Callable[[str], Mapping[str, float]] = lambda architecture: {},
+        effort: Effort = NO_LIMIT,
     ) -> None:
         self.name = name
         self.algorithm = algorithm
@@ -191,6 +195,9 @@ class SearchStage:
         self._cache = cache
         self._busy = busy
         self._costs = costs
+        self._effort = effort
+        self._propose_s: dict[str, float] = {}
+        self._unbooked_s = 0.0
         self._queue = list(first)
         self._in_flight: dict[str, Proposal] = {}
         self._known = {record["architecture_id"] for record in log.records}
@@ -200,7 +207,7 @@ class SearchStage:
     def ask(self) -> Proposal | None:
         """The next student that must be trained; raises nothing, marks itself exhausted."""
         duplicates = 0
-        while not self.done and len(self._in_flight) + self.num_finished < self.num_trials:
+        while not self.done and self._affords_another:
             proposal = self._propose()
             if proposal is None:
                 return None
@@ -220,6 +227,7 @@ class SearchStage:
             }
             proposal = Proposal(proposal.architecture, extra)
             self._in_flight[architecture_id] = proposal
+            self._propose_s[architecture_id], self._unbooked_s = self._unbooked_s, 0.0
             record = self._cache(architecture_id)
             if record is None or record.get("channels") != extra.get("channels"):
                 return proposal
@@ -230,11 +238,21 @@ class SearchStage:
     def _propose(self) -> Proposal | None:
         if self._queue:
             return self._queue.pop(0)
+        start = time.perf_counter()
         try:
             return self.algorithm.ask()
         except Exhausted:
             self.exhausted = True
             return None
+        finally:
+            self._unbooked_s += time.perf_counter() - start
+
+    @property
+    def _affords_another(self) -> bool:
+        num_in_flight = len(self._in_flight)
+        if num_in_flight + self.num_finished >= self.num_trials:
+            return False
+        return self._effort.allows_another(self.log.records, num_in_flight)
 
     @property
     def known(self) -> set[str]:
@@ -259,10 +277,13 @@ class SearchStage:
         if architecture_id in self._known:
             return
         self._known.add(architecture_id)
+        propose_s = self._propose_s.pop(architecture_id, 0.0)
         extra = {**observation.extra, "architecture_id": architecture_id}
         observation = replace(observation, extra=extra)
-        self.log.append(to_record(observation))
+        self.log.append({**to_record(observation), "propose_s": round(propose_s, 6)})
+        start = time.perf_counter()
         self.algorithm.tell(observation)
+        self._unbooked_s += time.perf_counter() - start  # goes to the next proposal
 
     def trains(self, architecture_id: str) -> bool:
         """Whether a student is in training."""
@@ -283,7 +304,9 @@ class SearchStage:
 
     @property
     def done(self) -> bool:
-        return self.num_finished >= self.num_trials or (self.exhausted and not self._in_flight)
+        if self._in_flight:
+            return self.num_finished >= self.num_trials
+        return self.exhausted or not self._affords_another
 
     def best(self, count: int, *, without: Iterable[str] = ()) -> Sequence[Mapping[str, Any]]:
         """The records of the `count` best fully evaluated students, the best first."""

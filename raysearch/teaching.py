@@ -86,7 +86,7 @@ def teach(
             problem.data,
             identity=problem.architecture.id,
             epochs=problem.config.teacher.epochs,
-            seed=problem.config.run.seed,
+            seed=problem.config.teacher_seed,
             device=driver_device(problem.config),
             progress=progress,
         )

@@ -1,8 +1,11 @@
 """Bayesian optimisation with a plain Gaussian process on hand-made features of the students.
 
 The method that every learned surrogate has to beat: Matern-5/2 on `SearchSpace.features`, log expected improvement (Ament et al.,
-"Unexpected Improvements to Expected Improvement for Bayesian Optimization", 2023) over a set of candidates of which one half are
-mutations of the best students and the other half fresh samples.
+"Unexpected Improvements to Expected Improvement for Bayesian Optimization", 2023) over a set of candidates: mutations and variations of
+the best students, and fresh ones.
+
+Within a budget of a few per cent a random student is far worse than the evenly scaled one (most of its BatchNorms and activations are
+gone), and teaches the model little. So the first students there, and half of the fresh candidates, are variations of the scaled one.
 
 Where the objective is f = R_c R_a of the papers, parameters and so R_c = C (2 - C) are exact before any training. Then only the
 accuracy ratio R_a is modelled, and the improvement of f follows ("composite").
@@ -18,7 +21,7 @@ import numpy as np
 
 from raysearch.errors import ConfigError
 from searchers.algorithm import Observation, Proposal, check_int, check_num_edits, check_share
-from searchers.ledger import Ledger, check_version, fresh_draws, unmeasured
+from searchers.ledger import Ledger, check_version, fresh_draws, repeat, unmeasured
 
 if TYPE_CHECKING:
     from raysearch.architecture import Edits, EditsBatch, SearchSpace
@@ -36,7 +39,8 @@ _NEEDED = frozenset({"accuracy", "teacher_accuracy", "compression"})
 class GPAlgorithm:
     """Gaussian process and log expected improvement.
 
-    Under a budget the first student is the uniformly scaled teacher; the next ones are random. Only full observations enter the model;
+    Under a budget the first student is the uniformly scaled teacher, and the next ones are variations of it; without one they are
+    random. Only full observations enter the model;
     early-stopped ones are not comparable with them and are only never proposed again. Outstanding students count at their
     predicted value. While there are fewer than two full observations, proposals are random.
 
@@ -45,8 +49,8 @@ class GPAlgorithm:
         seed: of the one generator.
         num_initial: students before the model is used, told ones of any status included.
         num_candidates: students that the acquisition function is computed for.
-        mutation_share: the share of the candidates that are mutations of good students; the rest are fresh samples.
-        num_parents: how many of the best predicted students are mutated.
+        mutation_share: the share of the candidates that are made of good students, by mutation and by variation; the rest are fresh.
+        num_parents: how many of the best predicted students they are made of.
         num_edits: the fewest and the most edits of one mutation.
         composite: model the accuracy ratio and use the exact compression; None: where the space has no budget and the observed
             values are f of the observed metrics.
@@ -62,7 +66,7 @@ class GPAlgorithm:
         seed: int = 0,
         num_initial: int = 8,
         num_candidates: int = 1000,
-        mutation_share: float = 0.5,
+        mutation_share: float = 0.75,
         num_parents: int = 10,
         num_edits: tuple[int, int] | list[int] = (1, 4),
         composite: bool | None = None,
@@ -95,6 +99,8 @@ class GPAlgorithm:
         if (uniform := ledger.new_uniform()) is not None:
             return ledger.propose(uniform, origin="uniform")
         fresh = fresh_draws(self.space, self._rng)
+        if self.space.limits:
+            fresh = (self._scaled, *fresh)
         full = ledger.full
         if ledger.num_students < self.num_initial or len(full) < MIN_FULL:
             return ledger.propose(ledger.draw_new(*fresh), origin="sample")
@@ -148,17 +154,38 @@ class GPAlgorithm:
         order = np.argsort(-improvement, kind="stable")
         return self._ledger.first_new(candidates[int(index)] for index in order)
 
+    def _scaled(self, size: int) -> EditsBatch:
+        """Variations of the uniformly scaled student."""
+        copies = repeat(self.space.uniform(), size)
+        return self.space.vary(copies, self._rng, **unmeasured(self.space))
+
     def _candidates(self, evaluated: EditsBatch, predicted: np.ndarray) -> EditsBatch:
-        """Mutations of the best predicted students, then fresh samples."""
-        num_mutated = round(self.mutation_share * self.num_candidates)
+        """Mutations and variations of the best predicted students, then fresh ones."""
+        options = unmeasured(self.space)
         best = np.argsort(-predicted, kind="stable")[: self.num_parents]
-        parents = evaluated[best[self._rng.integers(len(best), size=num_mutated)]]
-        parts, options = [], unmeasured(self.space)
-        if num_mutated:
-            parts.append(self.space.mutate(parents, self._rng, num_edits=self.num_edits, **options))
-        if num_mutated < self.num_candidates:
-            parts.append(self.space.sample(self.num_candidates - num_mutated, self._rng, **options))
-        return type(evaluated).concatenate(parts)
+        num_made = round(self.mutation_share * self.num_candidates)
+        num_fresh = self.num_candidates - num_made
+        num_scaled = num_fresh // 2 if self.space.limits else 0
+
+        def parents(count: int) -> EditsBatch:
+            return evaluated[best[self._rng.integers(len(best), size=count)]]
+
+        def mutated(count: int) -> EditsBatch:
+            return self.space.mutate(parents(count), self._rng, self.num_edits, **options)
+
+        def varied(count: int) -> EditsBatch:
+            return self.space.vary(parents(count), self._rng, **options)
+
+        def sampled(count: int) -> EditsBatch:
+            return self.space.sample(count, self._rng, **options)
+
+        plan = (
+            (mutated, num_made - num_made // 2),
+            (varied, num_made // 2),
+            (self._scaled, num_scaled),
+            (sampled, num_fresh - num_scaled),
+        )
+        return type(evaluated).concatenate([make(count) for make, count in plan if count])
 
     def _believe_pending(self, surrogate: Surrogate) -> None:
         if self._ledger.pending:

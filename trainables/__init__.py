@@ -12,9 +12,10 @@ from raysearch.lazy import lazy_names
 if TYPE_CHECKING:
     from trainables.distillation import DistillationContext, DistillationTrainable
     from trainables.recipe import Recipe
+    from trainables.replay import ReplayTrainable
     from trainables.training import Training
 
-__all__ = ["DistillationContext", "DistillationTrainable", "Recipe", "Training"]
+__all__ = ["DistillationContext", "DistillationTrainable", "Recipe", "ReplayTrainable", "Training"]
 
 __getattr__ = lazy_names(
     __name__,
@@ -22,6 +23,7 @@ __getattr__ = lazy_names(
         "DistillationContext": "distillation",
         "DistillationTrainable": "distillation",
         "Recipe": "recipe",
+        "ReplayTrainable": "replay",
         "Training": "training",
     },
 )

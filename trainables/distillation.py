@@ -153,7 +153,7 @@ class DistillationTrainable(tune.Trainable):
         self._training: Training | None = None
         self._architecture: Architecture | None = None
         self._curve: list[dict[str, float]] = []
-        self._seconds = 0.0
+        self._seconds = self._cpu_seconds = 0.0
         self._saved_at = time.monotonic()
 
     def __repr__(self) -> str:
@@ -170,7 +170,7 @@ class DistillationTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Trains on, then validates (BatchNorm re-calibrated)."""
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         if self._training is None:
             try:
                 self._begin()
@@ -190,6 +190,7 @@ class DistillationTrainable(tune.Trainable):
         if training.diverged:
             return self._rejected("diverged", None)
         self._seconds += time.perf_counter() - start
+        self._cpu_seconds += time.process_time() - cpu_start
         complete = training.epochs_done >= self._recipe.epochs
         timeout_s = self.config.get("timeout_s", self._context.timeout_s)
         self._keep(complete)
@@ -286,6 +287,7 @@ class DistillationTrainable(tune.Trainable):
             "compression": 1 - num_params / teacher.num_params if student else 0.0,
             "epochs_target": self._recipe.epochs,
             "seconds": self._seconds,
+            "cpu_seconds": self._cpu_seconds,
             "peak_memory_bytes": _peak_memory_bytes(),
         }
 
@@ -309,6 +311,7 @@ class DistillationTrainable(tune.Trainable):
             "training": self._training.state_dict(),
             "curve": self._curve,
             "seconds": self._seconds,
+            "cpu_seconds": self._cpu_seconds,
         }
 
     def _load(self, state: Mapping[str, Any]) -> None:
@@ -316,6 +319,7 @@ class DistillationTrainable(tune.Trainable):
         self._training.load_state_dict(state["training"])
         self._curve = list(state["curve"])
         self._seconds = state["seconds"]
+        self._cpu_seconds = state.get("cpu_seconds", 0.0)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes the whole training: weights, optimiser, schedule, generators, curve."""

@@ -15,8 +15,13 @@ from raysearch.architecture.edits import EditsBatch
 REMOVE_PROBABILITIES = (0.3, 0.4, 0.5, 0.6, 0.7)
 SKIP_PROBABILITIES = (0.003, 0.005, 0.01, 0.03, 0.05)
 MUTATION_SHARES = {"remove": 0.5, "shrink": 0.35, "skip": 0.15}
-WIDTH_DEVIATION = 0.12
-"""Standard deviation of a width's change, as a share of the teacher's width."""
+WIDTH_DEVIATION = 0.35
+"""Standard deviation of the logarithm of one width's change. Students of a few per cent have widths far below the teacher's: only steps
+in proportion to their own width are small for all of them."""
+VARIED_DEVIATIONS = (0.05, 0.6)
+"""Where a student is varied as a whole: the range of the standard deviation of all log widths' changes."""
+VARIED_REMOVALS = 3
+"""The same: every second student has up to so many removals flipped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +90,8 @@ def mutate_edits(
 ) -> EditsBatch:
     """Applies between num_edits[0] and num_edits[1] random edits to every student; widths may leave their grid.
 
-    An edit flips a removal, changes one width by N(0, .12) of the teacher's (by one step at least), or flips a skip, in the shares of
-    `MUTATION_SHARES`.
+    An edit flips a removal, multiplies one width by exp(N(0, .35)) (and moves it by one step at least), or flips a skip, in the shares
+    of `MUTATION_SHARES`.
     """
     remove, widths = batch.remove.copy(), batch.widths.copy()
     possible = {
@@ -114,6 +119,24 @@ def mutate_edits(
     return EditsBatch(remove, widths, skip_rows, skip_pairs)
 
 
+def vary_edits(dimensions: Dimensions, batch: EditsBatch, rng: np.random.Generator) -> EditsBatch:
+    """Varies every student as a whole: all widths by log-normal factors, and up to three removals in every second one.
+
+    How far the widths go is drawn for each student from `VARIED_DEVIATIONS`; they may leave their grid.
+    """
+    remove, widths, n = batch.remove.copy(), batch.widths, len(batch)
+    if dimensions.shrink:
+        deviation = rng.uniform(*VARIED_DEVIATIONS, size=(n, 1))
+        factors = np.exp(deviation * rng.standard_normal(widths.shape))
+        widths = np.clip(np.rint(widths * factors), 1, dimensions.sizes).astype(np.int64)
+    if len(dimensions.removable):
+        counts = rng.integers(VARIED_REMOVALS + 1, size=n) * (rng.random(n) < 0.5)
+        rows = np.repeat(np.arange(n), counts)
+        layers = dimensions.removable[rng.integers(len(dimensions.removable), size=len(rows))]
+        np.logical_xor.at(remove, (rows, layers), True)
+    return EditsBatch(remove, widths, batch.skip_rows, batch.skip_pairs)
+
+
 def _change_widths(
     dimensions: Dimensions,
     widths: np.ndarray,
@@ -121,9 +144,9 @@ def _change_widths(
     groups: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
-    """Adds N(0, .12 size), at least one step, to widths[rows, groups]; in place."""
-    size, step = dimensions.sizes[groups], dimensions.steps[groups]
-    change = rng.normal(0.0, WIDTH_DEVIATION, size=len(rows)) * size
+    """Multiplies widths[rows, groups] by exp(N(0, .35)), moving each by at least one step; in place."""
+    step = dimensions.steps[groups]
+    change = widths[rows, groups] * np.expm1(rng.normal(0.0, WIDTH_DEVIATION, size=len(rows)))
     change = np.copysign(np.maximum(np.abs(change), step), change).astype(np.int64)
     np.add.at(widths, (rows, groups), change)
     np.clip(widths, 1, dimensions.sizes, out=widths)

@@ -41,7 +41,7 @@ from raysearch.architecture.latency import (
 from raysearch.architecture.legal import removable_layers, skip_pairs
 from raysearch.architecture.limits import Limits
 from raysearch.architecture.repair import Repairer
-from raysearch.architecture.sampling import Dimensions, mutate_edits, sample_edits
+from raysearch.architecture.sampling import Dimensions, mutate_edits, sample_edits, vary_edits
 from raysearch.architecture.validate import (
     OPERATIONS,
     check_batch,
@@ -159,6 +159,13 @@ class SearchSpace:
         full = self._conform(batch)
         mutated = mutate_edits(self._dimensions, full, np.random.default_rng(rng), num_edits)
         return self.repair(mutated, measured=measured)
+
+    def vary(
+        self, batch: EditsBatch, rng: int | np.random.Generator, *, measured: bool | None = None
+    ) -> EditsBatch:
+        """Varies all widths of each student, and a few removals, and repairs it to the budget; `measured` as in `repair`."""
+        varied = vary_edits(self._dimensions, self._conform(batch), np.random.default_rng(rng))
+        return self.repair(varied, measured=measured)
 
     def repair(self, batch: EditsBatch, *, measured: bool | None = None) -> EditsBatch:
         """Moves every student into the budget: shrunk to fit, grown to fill (see `repair.py`).

@@ -2,8 +2,25 @@
 
 import numpy as np
 
-from raysearch.architecture import SearchSpace
-from raysearch.architecture.sampling import REMOVE_PROBABILITIES, SKIP_PROBABILITIES
+from raysearch.architecture import EditsBatch, SearchSpace
+from raysearch.architecture.sampling import (
+    REMOVE_PROBABILITIES,
+    SKIP_PROBABILITIES,
+    VARIED_DEVIATIONS,
+    VARIED_REMOVALS,
+    WIDTH_DEVIATION,
+)
+
+
+def middling(space, n):
+    """A batch of n copies of the teacher at half of its widths."""
+    halved = [group.size // 2 for group in space.groups]
+    return EditsBatch(
+        np.zeros((n, len(space.teacher.layers)), bool),
+        np.tile(np.array(halved, np.int64), (n, 1)),
+        np.zeros(0, np.int64),
+        np.zeros(0, np.int64),
+    )
 
 
 def test_layers_are_removed_with_a_probability_of_the_candidate(networks):
@@ -50,3 +67,39 @@ def test_flipping_a_skip_twice_drops_it(networks):
     before = [set(edits.skips) for edits in batch]
     after = [set(edits.skips) for edits in mutated]
     assert all(len(a ^ b) == 1 for a, b in zip(before, after, strict=True))
+
+
+def test_a_mutated_width_moves_in_proportion_to_itself(networks):
+    """log(new / old) of N(0, s) has a mean square of s^2, whatever the width; clipping at the teacher's takes a little away."""
+    space = SearchSpace(networks["resnet34"](), ["shrink"], divisor=1)
+    batch = middling(space, 4000)
+    mutated = space.mutate(batch, 0, num_edits=(1, 1))
+    changed = mutated.widths != batch.widths
+    assert (changed.sum(axis=1) <= 1).all()
+    ratios = np.log(mutated.widths[changed] / batch.widths[changed])
+    inside = ratios[np.abs(ratios) < np.log(2) - 0.05]
+    expected = np.random.default_rng(1).normal(0, WIDTH_DEVIATION, 100_000)
+    expected = expected[np.abs(expected) < np.log(2) - 0.05]
+    assert abs(inside.std() - expected.std()) < 0.02
+
+
+def test_a_varied_student_changes_all_widths_and_few_removals(networks):
+    space = SearchSpace(networks["resnet34"](), ["remove", "shrink"], divisor=1)
+    batch = middling(space, 4000)
+    varied = space.vary(batch, 0)
+    flips = (varied.remove != batch.remove).sum(axis=1)
+    assert flips.max() <= VARIED_REMOVALS
+    assert abs((flips > 0).mean() - 0.5 * 3 / 4) < 0.04
+    inside = np.log(varied.widths / batch.widths).clip(-0.6, 0.6)
+    spread = inside.std(axis=1)
+    assert spread.min() < 2 * VARIED_DEVIATIONS[0]
+    assert spread.max() > 0.5 * VARIED_DEVIATIONS[1]
+
+
+def test_varied_students_stay_within_the_budget_and_differ(networks):
+    space = SearchSpace(networks["resnet"](), budget={"params": 0.05})
+    batch = space.batch([space.uniform()] * 200)
+    varied = space.vary(batch, 0)
+    assert space.within_budget(varied).all()
+    assert len({str(edits) for edits in varied}) > 150
+    assert list(space.vary(batch, 0)) == list(varied)

@@ -88,6 +88,11 @@ class ToySpace:
             children.append(Edits(tuple(remove), tuple(widths), edits.skips))
         return self.repair(EditsBatch.from_edits(children, len(self._sizes)))
 
+    def vary(self, batch: EditsBatch, rng: np.random.Generator) -> EditsBatch:
+        factors = np.exp(0.3 * rng.standard_normal(batch.widths.shape))
+        widths = np.rint(batch.widths * factors).astype(np.int64)
+        return self.repair(EditsBatch(batch.remove, widths, batch.skip_rows, batch.skip_pairs))
+
     def batch(self, texts: Iterable[str]) -> EditsBatch:
         return EditsBatch.from_edits([self.parse(text) for text in texts], len(self._sizes))
 
