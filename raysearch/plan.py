@@ -121,7 +121,7 @@ def make_plan(
             return search.done
         if scaled is None or all(proposal.architecture != scaled for proposal in first):
             return True
-        return space.architecture_id(scaled) in search.known
+        return search.done or space.architecture_id(scaled) in search.known
 
     students = config.finish.students
     uniform = finishing("uniform", uniform_candidates, uniform_ready, 1)
