@@ -33,7 +33,13 @@ from raysearch.plan import Plan, make_plan
 from raysearch.problem import Problem
 from raysearch.progress import Progress
 from raysearch.pruned import PrunedStudents
-from raysearch.report import budget_use, verdict, write_report, write_results_table
+from raysearch.report import (
+    budget_use,
+    training_sentence,
+    verdict,
+    write_report,
+    write_results_table,
+)
 from raysearch.schedules import StageScheduler, halving_scheduler, make_scheduler
 from raysearch.stages import Pipeline
 from raysearch.teaching import (
@@ -102,6 +108,7 @@ class Experiment:
         self._seconds: dict[str, float] = session.get("seconds", {})
         self._seconds.pop("total", None)
         self._seconds["prepare"] = self._seconds.get("prepare", 0.0) + prepare_s
+        self._trained_s: float = session.get("training_s", 0.0)
         self._running: tuple[str, float] | None = None
         self._teacher_epochs = 0
         self._watcher = ProgressCallback(progress)
@@ -162,6 +169,8 @@ class Experiment:
             with self._phase("teacher"):
                 self._progress.phase("teacher", total=self.config.teacher.epochs)
                 card = teach(self.problem, self._teacher_progress)
+                if card["weights"] == "trained":
+                    self._trained_s += self._spent()["teacher"]
                 if card["weights"] == "cache":
                     self._progress.note("the teacher was trained before and comes from the cache")
                 export_student(
@@ -209,6 +218,7 @@ class Experiment:
                     f"Ray dashboard: http://{dashboard} (its token: ray get-auth-token)"
                 )
             resources = plan_resources(self.config)
+            self._watcher.slots = resources.concurrency
             with self._phase("teacher_logits"):
                 context = make_context(
                     self.problem,
@@ -295,7 +305,10 @@ class Experiment:
 
     def _note_session(self, pending: Sequence[Proposal]) -> None:
         noted = [asdict(proposal) for proposal in pending]
-        write_json(self.files.session, {"pending": noted, "seconds": self._spent()})
+        write_json(
+            self.files.session,
+            {"pending": noted, "seconds": self._spent(), "training_s": self._training_s()},
+        )
 
     # The end
 
@@ -335,10 +348,13 @@ class Experiment:
             "versions": {"raysearch": __version__, **_versions()},
         }
         with self._phase("report"):
-            write_json(self.files.summary, {**summary, "seconds": self._rounded_seconds()})
+            write_json(self.files.summary, {**summary, **self._times()})
             write_results_table(self.files.folder)
             write_report(self.files.folder)
-        write_json(self.files.summary, {**summary, "seconds": self._rounded_seconds()})
+        times = self._times()
+        write_json(self.files.summary, {**summary, **times})
+        if sentence := training_sentence(times["training_s"], times["seconds"]["total"]):
+            self._progress.note(sentence)
         self.files.session.unlink(missing_ok=True)
 
     def _floor(self, teacher: Mapping[str, Any]) -> float | None:
@@ -346,10 +362,19 @@ class Experiment:
         floor = self.problem.floor
         return None if floor is None else floor.accuracy(teacher["accuracy"])
 
-    def _rounded_seconds(self) -> dict[str, float]:
-        """Wall time by phase, over all sessions of the run."""
+    def _training_s(self) -> float:
+        """Wall time of training until now: the teacher's, and that of the trials' steps divided by the slots."""
+        return self._trained_s + self._watcher.training_s
+
+    def _times(self) -> dict[str, Any]:
+        """For summary.json: wall time by phase and that of training, over all sessions of the run."""
         seconds = {name: round(value, 2) for name, value in self._seconds.items()}
-        return {**seconds, "total": round(sum(seconds.values()), 2)}
+        total, training_s = sum(seconds.values()), self._training_s()
+        return {
+            "seconds": {**seconds, "total": round(total, 2)},
+            "training_s": round(training_s, 2),
+            "training_share": round(training_s / total, 3) if total else 0.0,
+        }
 
 
 def _versions() -> dict[str, str]:

@@ -233,9 +233,9 @@ class DistillationTrainable(tune.Trainable):
         if partial is None or weights is None or self._training is None:
             return
         if done:
-            state = self._training.module.state_dict()
+            state = self._training.state_dict()["module"]  # copies: the weights share their memory
             temporary = weights.with_suffix(f".{os.getpid()}.tmp")
-            save_file({name: value.contiguous().cpu() for name, value in state.items()}, temporary)
+            save_file(state, temporary)
             os.replace(temporary, weights)
             partial.unlink(missing_ok=True)
         elif time.monotonic() - self._saved_at >= PARTIAL_EVERY_S:
