@@ -121,7 +121,7 @@ def make_plan(
             return search.done
         if scaled is None or all(proposal.architecture != scaled for proposal in first):
             return True
-        return space.architecture_id(scaled) in search.known
+        return search.done or space.architecture_id(scaled) in search.known
 
     students = config.finish.students
     uniform = finishing("uniform", uniform_candidates, uniform_ready, 1)
@@ -141,6 +141,7 @@ def make_plan(
             log=ObservationLog(files.random_observations),
             identify=space.architecture_id,
             cache=search.record,
+            busy=search.trains,
             costs=partial(latency_of, problem),
             effort=effort_of(config),
         )
@@ -161,6 +162,7 @@ def make_plan(
             log=ObservationLog(files.prune_observations),
             identify=space.architecture_id,
             cache=search.record,
+            busy=search.trains,
             costs=partial(latency_of, problem),
         )
         prune_finish = finishing(

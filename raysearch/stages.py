@@ -167,6 +167,7 @@ class SearchStage:
         first: students that are evaluated before the algorithm is asked.
         cache: architecture_id -> record of a student that another stage evaluated with the same recipe: answered without a trial, where
             it kept the same channels.
+        busy: whether another stage is evaluating an architecture_id now; its result is waited for.
         costs: edits string -> what is known of a student's costs before its training, for the log.
         effort: what else ends the search.
     """
@@ -181,6 +182,7 @@ class SearchStage:
         identify: Callable[[str], str],
         first: Sequence[Proposal] = (),
         cache: Callable[[str], Mapping[str, Any] | None] = lambda architecture_id: None,
+        busy: Callable[[str], bool] = lambda architecture_id: False,
         costs: Callable[[str], Mapping[str, float]] = lambda architecture: {},
         effort: Effort = NO_LIMIT,
     ) -> None:
@@ -191,6 +193,7 @@ class SearchStage:
         self.exhausted = False
         self._identify = identify
         self._cache = cache
+        self._busy = busy
         self._costs = costs
         self._effort = effort
         self._propose_s: dict[str, float] = {}
@@ -213,6 +216,9 @@ class SearchStage:
                 duplicates += 1
                 self.exhausted = duplicates > MAX_DUPLICATES
                 continue
+            if self._busy(architecture_id):
+                self.requeue([proposal])
+                return None
             extra = {
                 **proposal.extra,
                 **self._costs(proposal.architecture),
@@ -278,6 +284,10 @@ class SearchStage:
         start = time.perf_counter()
         self.algorithm.tell(observation)
         self._unbooked_s += time.perf_counter() - start  # goes to the next proposal
+
+    def trains(self, architecture_id: str) -> bool:
+        """Whether a student is in training."""
+        return architecture_id in self._in_flight
 
     @property
     def in_flight(self) -> list[Proposal]:

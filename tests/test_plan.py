@@ -1,8 +1,13 @@
 """Who is trained fully."""
 
+import itertools
+
 import pytest
 
-from raysearch.plan import with_near_misses
+from raysearch import load_config, prepare
+from raysearch.files import RunFiles
+from raysearch.plan import make_plan, with_near_misses
+from searchers.algorithm import Exhausted, Observation, Proposal
 
 
 def record(name, value, num_params):
@@ -37,3 +42,72 @@ def test_where_none_reached_the_floor_the_most_accurate_are_trained():
     missed = FULL[3:]
     assert with_near_misses(missed[:3], missed, "params") == missed
     assert with_near_misses([], [], "params") == []
+
+
+def trained_by(config, folder):
+    """What a run of a configuration trains, as (stage, channels or None, architecture), with made-up results and pruned students."""
+    problem = prepare(load_config(config))
+
+    def pruned(forms):
+        made = problem.space.sample(4, seed=5)
+        places = {"l2": 0, "taylor": 1, "ours-l1": 2, "ours-taylor": 3}
+        return [Proposal(str(made[places[form]]), {"channels": f"prune-{form}"}) for form in forms]
+
+    plan = make_plan(problem, RunFiles(folder), on_change=lambda: None, pending=[], pruned=pruned)
+    trained, values = [], itertools.count(1)
+    for _ in range(100):
+        try:
+            proposal = plan.pipeline.ask()
+        except Exhausted:
+            return problem, trained
+        assert proposal is not None, "nothing is running, so something must be proposed"
+        extra = proposal.extra
+        trained.append((extra["stage"], extra.get("channels"), proposal.architecture))
+        value = 1 / next(values)
+        numbers = {"num_params": 10.0, "accuracy": value, "loss": 1.0}
+        plan.pipeline.tell(
+            Observation(proposal.architecture, value, 1.0, "full", metrics=numbers, extra=extra)
+        )
+    raise AssertionError("the run never ends")
+
+
+def test_first_candidates_are_evaluated_in_their_order_and_keep_their_channels(tmp_path):
+    search = {"method": "evolution", "trials": 4, "first": ["ours-l1", "uniform", "ours-taylor"]}
+    config = {"search": search, "baselines": [], "finish": {"students": 2}}
+    problem, trained = trained_by(config, tmp_path)
+    assert [channels for stage, channels, _ in trained if stage == "search"] == [
+        "prune-ours-l1",
+        None,
+        "prune-ours-taylor",
+        None,
+    ]
+    assert trained[1][2] == str(problem.space.uniform())
+    finished = {(channels, text) for stage, channels, text in trained if stage == "finish"}
+    assert finished == {trained[0][1:], trained[2][1:]}
+    assert [text for stage, _, text in trained if stage == "uniform"] == [trained[1][2]]
+
+
+def test_the_uniform_student_is_trained_where_the_search_ended_before_it(tmp_path):
+    search = {"method": "evolution", "trials": 1, "first": ["ours-l1", "uniform"]}
+    config = {"search": search, "baselines": [], "finish": {"students": 1}}
+    _, trained = trained_by(config, tmp_path)
+    assert sorted(stage for stage, _, _ in trained) == ["finish", "search", "uniform"]
+
+
+def test_random_search_gets_no_first_candidates(tmp_path):
+    search = {"method": "random", "trials": 3, "first": ["ours-l1", "uniform"]}
+    config = {"search": search, "baselines": [], "finish": {"students": 1}}
+    problem, trained = trained_by(config, tmp_path)
+    searched = [one for one in trained if one[0] == "search"]
+    assert [channels for _, channels, _ in searched] == [None] * 3
+    assert str(problem.space.uniform()) not in [text for _, _, text in searched]
+
+
+def test_the_pruned_baseline_is_searched_and_finished_beside_the_search(tmp_path):
+    pytest.importorskip("torch_pruning")
+    search = {"method": "random", "trials": 2}
+    config = {"search": search, "baselines": ["prune"], "finish": {"students": 1}}
+    _, trained = trained_by(config, tmp_path)
+    for stage in ("prune", "prune_finish"):
+        found = [channels for name, channels, _ in trained if name == stage]
+        assert found == ["prune-l2", "prune-taylor"]

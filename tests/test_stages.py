@@ -170,6 +170,25 @@ def test_a_result_is_shared_between_stages_only_for_the_same_channels(tmp_path):
         assert len(run_to_end(Pipeline([other]))) == trained, channels
 
 
+def test_a_student_that_another_stage_is_training_is_waited_for(tmp_path):
+    search = search_stage(tmp_path, num_trials=1, first=[Proposal("s0")])
+    other = search_stage(
+        tmp_path,
+        name="other",
+        num_trials=1,
+        first=[Proposal("s0")],
+        cache=search.record,
+        busy=search.trains,
+    )
+    proposal = search.ask()
+    assert other.ask() is None
+    assert not other.done
+    search.tell(observed(proposal, 0.5))
+    assert other.ask() is None
+    assert other.done
+    assert other.log.records[0]["cached"]
+
+
 def test_the_full_training_keeps_the_channels_of_the_short_one(tmp_path):
     stage = FinishStage(
         "finish",

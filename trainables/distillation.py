@@ -94,23 +94,22 @@ class DistillationContext:
         return {name: to_device(array, "cpu") for name, array in self.teacher_weights.items()}
 
     @cached_property
-    def _known_rankings(self) -> dict[str | None, ChannelRanking]:
-        return {}
+    def ranking(self) -> ChannelRanking:
+        """Which of the teacher's channels students keep."""
+        return ChannelRanking(self.search_space.teacher, self.channel_scores)
 
-    def ranking(self, name: str | None = None) -> ChannelRanking:
-        """Which of the teacher's channels students keep: those of `rankings`, or without a name the run's.
+    def ranking_of(self, name: str | None) -> ChannelRanking:
+        """Which channels a student keeps whose trial names one of `rankings`; None: as all do.
 
         Raises:
             InvalidArchitecture: the name is not known.
         """
-        if name is not None and name not in self.rankings:
-            raise InvalidArchitecture(
-                f"channels: {name!r} is not known; known are {', '.join(sorted(self.rankings)) or 'none'}"
-            )
-        if name not in self._known_rankings:
-            scores = self.channel_scores if name is None else self.rankings[name]
-            self._known_rankings[name] = ChannelRanking(self.search_space.teacher, scores)
-        return self._known_rankings[name]
+        if name is None:
+            return self.ranking
+        if name not in self.rankings:
+            known = ", ".join(sorted(self.rankings)) or "none"
+            raise InvalidArchitecture(f"channels: {name!r} is not known; known are {known}")
+        return ChannelRanking(self.search_space.teacher, self.rankings[name])
 
     @cached_property
     def device_data(self) -> DeviceData:
@@ -219,7 +218,7 @@ class DistillationTrainable(tune.Trainable):
                     return build(student, inherit_from=load_file(found))
         if init == "fresh":
             return build(student)
-        keep = self._context.ranking(self.config.get("channels")).keep(student)
+        keep = self._context.ranking_of(self.config.get("channels")).keep(student)
         return build(student, inherit_from=self._context.teacher_state, keep=keep)
 
     def _file(self, suffix: str, stage: str | None = None) -> Path | None:

@@ -11,7 +11,7 @@ from raysearch.errors import ConfigError
 from raysearch.models import trace
 from raysearch.models.importance import l1_importance
 from raysearch.models.pruned import check_forms, check_prunable, pruned_student
-from raysearch.models.teachers.resnet import resnet
+from raysearch.models.teachers.vgg import VGG
 
 from .nets import LeNet, OptionA, small_networks
 
@@ -101,8 +101,10 @@ def test_widths_keep_the_grid_of_the_space():
 
 
 def test_where_the_smallest_widths_are_too_large_layers_are_removed():
-    architecture = trace(resnet("resnet14", 10, (1, 8, 8)), (1, 8, 8))
-    space = SearchSpace(architecture, divisor=1, min_channels=12, budget={"params": 0.1})
+    architecture = trace(VGG(((16, 4),), 10, (1, 8, 8)), (1, 8, 8))
+    space = SearchSpace(
+        architecture, grouping="by_size", divisor=1, min_channels=12, budget={"params": 0.4}
+    )
     narrow = Edits(widths=(12,) * len(space.groups))
     assert not space.within_budget(narrow)[0]
     found = pruned_student(space, scores_for(space, np.random.default_rng(0)))
