@@ -81,7 +81,8 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[st
     text = json.dumps({"version": VERSION, **about})
     table = pa.table(columns, SCHEMA.with_metadata({"raysearch": text}))
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd", compression_level=19)
+    # Arrow's own schema would hold the metadata a second time
+    pq.write_table(table, path, compression="zstd", compression_level=19, store_schema=False)
 
 
 _REMEDY = "make the table again with benchmarks/make_tables.py"
