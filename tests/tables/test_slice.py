@@ -24,7 +24,7 @@ def part() -> Table:
 
 
 def test_the_slice_is_small_and_whole(part):
-    assert FILE.stat().st_size < 50_000
+    assert FILE.stat().st_size < 30_000
     assert part.problem == "digits_resnet14_slice"
     assert part.config.teacher.model == "resnet14"
     assert part.epochs == part.config.distill.epochs
