@@ -16,14 +16,17 @@ from raysearch.api import (
     prepare,
     resume,
 )
+from raysearch.comparison import Comparison, compare
 from raysearch.config import Config, load_config
 from raysearch.version import __version__
 
 __all__ = [
+    "Comparison",
     "Config",
     "Result",
     "Student",
     "__version__",
+    "compare",
     "compress",
     "export",
     "inspect",

@@ -254,7 +254,7 @@ def run(
     from raysearch.problem import prepare, save_arrays
 
     problem = prepare(config, teacher=teacher, data=data)
-    default = f"{_label(problem.data.name)}-{_label(config.teacher.model)}"
+    default = f"{folder_label(problem.data.name)}-{folder_label(config.teacher.model)}"
     files = create_run_folder(config.run.storage, config.run.name, default)
     if data is not None:
         save_arrays(files.arrays, data)
@@ -368,7 +368,7 @@ def _pairs(data: Any) -> tuple[Any, Any]:
     )
 
 
-def _label(text: str) -> str:
+def folder_label(text: str) -> str:
     """A name that is fit for a folder."""
     return "".join(c if c.isalnum() else "-" for c in text.rpartition(":")[2]).strip("-") or "run"
 

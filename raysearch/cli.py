@@ -133,12 +133,70 @@ def resume(
 def report(
     folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
 ) -> None:
-    """Write report.html and results.csv anew, also for a run that is not finished."""
+    """Write report.html and results.csv anew, also for a run that is not finished; of a comparison its page and tables."""
     with _exit_codes():
+        from raysearch.comparing.manifest import MANIFEST
         from raysearch.report import write_report, write_results_table
 
+        if (Path(folder) / MANIFEST).is_file():
+            from raysearch.comparison import report as write_comparison
+
+            typer.echo(write_comparison(folder).path / "compare.html")
+            return
         write_results_table(Path(folder))
         typer.echo(write_report(Path(folder)))
+
+
+@app.command()
+def compare(
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[CONFIG.yaml]", help="None: the digits example, or the table's own."
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    methods: Annotated[
+        str, typer.Option(help="Names or package.module:Class, joined by commas.")
+    ] = "",
+    seeds: Annotated[str, typer.Option(help="How many, or which ones: 3,5,7.")] = "3",
+    equal: Annotated[
+        str, typer.Option(help="What is equal for all searches: trials, epochs or seconds.")
+    ] = "trials",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What the verdict is about: auto, value, reward, accuracy, loss, test_accuracy or test_loss."
+        ),
+    ] = "auto",
+    table: Annotated[
+        str | None,
+        typer.Option(help="A table of trained students to replay; nothing is trained."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the folder; one that exists is continued.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Where the folder goes.", show_default="run.storage")
+    ] = None,
+) -> None:
+    """Compare search methods: the same budget for all, several seeds, and what can be told apart."""
+    with _exit_codes():
+        from raysearch.comparison import compare as compare_methods
+
+        file, given = _split(config, overrides)
+        done = compare_methods(
+            file,
+            methods,
+            seeds,
+            equal=equal,
+            metric=metric,
+            table=table,
+            name=name,
+            storage=storage,
+            overrides=given,
+        )
+        _show_comparison(done.path, metric)
 
 
 @app.command()
@@ -188,10 +246,15 @@ def _configured(config: str | None, overrides: list[str] | None) -> Config:
     """The configuration of a file and overrides, of which the first may stand in the file's place."""
     from raysearch.config import load_config
 
+    return load_config(*_split(config, overrides))
+
+
+def _split(config: str | None, overrides: list[str] | None) -> tuple[str | None, list[str]]:
+    """The file, if there is one, and the overrides."""
     given = list(overrides or [])
     if config is not None and "=" in config and not Path(config).exists():
-        given, config = [config, *given], None
-    return load_config(config, given)
+        return None, [config, *given]
+    return config, given
 
 
 def _show(folder: Path) -> None:
@@ -209,6 +272,20 @@ def _show(folder: Path) -> None:
         console.print(summary["budget_use"], highlight=False)
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     console.print(f"student: {folder / 'best'}", highlight=False, soft_wrap=True)
+
+
+def _show_comparison(folder: Path, metric: str) -> None:
+    """The end of a comparison on the terminal: ranks and scores, the verdict, and where the page is."""
+    from rich.console import Console
+
+    from raysearch.comparing.results import read_results
+    from raysearch.comparing.terminal import terminal_table
+
+    contents = read_results(folder, metric)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(terminal_table(contents))
+    console.print(contents.main.verdict, highlight=False)
+    console.print(f"page: {folder / 'compare.html'}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

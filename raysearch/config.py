@@ -21,7 +21,8 @@ from raysearch.errors import ConfigError
 BudgetValue = int | float | str
 Loss = Literal["kd", "logits_mse", "ce_logits", "ce"]
 Operation = Literal["remove", "shrink", "skip"]
-Baseline = Literal["uniform", "random"]
+Baseline = Literal["uniform", "random", "prune"]
+FirstCandidate = Literal["uniform", "l2", "taylor", "ours-l1", "ours-taylor"]
 
 
 def _forbid_bool(value: Any) -> Any:
@@ -31,6 +32,7 @@ def _forbid_bool(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_forbid_bool), Field(allow_inf_nan=False)]
+Seed = Annotated[int, BeforeValidator(_forbid_bool), Field(ge=0, lt=2**31)]
 PositiveInt = Annotated[int, BeforeValidator(_forbid_bool), Field(ge=1)]
 PositiveNumber = Annotated[float, BeforeValidator(_forbid_bool), Field(gt=0, allow_inf_nan=False)]
 
@@ -40,17 +42,18 @@ class _Section(BaseModel):
 
 
 class RunConfig(_Section):
-    """Where results go, and the one seed that everything is derived from."""
+    """Where results go, and the one seed that everything is derived from (but see `data.seed` and `teacher.seed`)."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
     storage: str = "runs"
-    seed: Annotated[int, BeforeValidator(_forbid_bool), Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
 
 
 class TeacherConfig(_Section):
     """The trained network; trained first (for `epochs`) and cached where it comes without weights.
 
-    `output_index` says which output holds the logits where it returns several.
+    `output_index` says which output holds the logits where it returns several. `seed` is of its initialisation and training; null: the
+    run's. Runs that differ in `run.seed` alone share a teacher where it is set.
     """
 
     model: Annotated[str, Field(min_length=1)] = "resnet14"
@@ -58,10 +61,11 @@ class TeacherConfig(_Section):
     input_shape: Annotated[list[PositiveInt], Field(min_length=2, max_length=4)] | None = None
     output_index: Annotated[int, BeforeValidator(_forbid_bool)] | str | None = None
     epochs: PositiveInt = 20
+    seed: Seed | None = None
 
 
 class DataConfig(_Section):
-    """The data set; `validation` is the share (below 1) or the number of training rows held out."""
+    """The data set; `validation` is the share (below 1) or the number of training rows held out, drawn by `seed` (null: the run's)."""
 
     name: Annotated[str, Field(min_length=1)] = "digits"
     path: str | None = None
@@ -71,6 +75,7 @@ class DataConfig(_Section):
     )
     validation: PositiveInt | PositiveNumber = 0.15
     augment: Literal["auto", "none", "crop", "flip", "flip_crop"] = "auto"
+    seed: Seed | None = None
 
 
 class SpaceConfig(_Section):
@@ -97,12 +102,21 @@ class BudgetConfig(_Section):
 
 
 class SearchConfig(_Section):
-    """Who proposes students, how many are tried, and how many at once (null: as many as the resources allow)."""
+    """Who proposes students, how many are tried, and how many at once (null: as many as the resources allow).
+
+    `epochs` and `seconds` end the search too (see `raysearch.effort`), whichever comes first; null: `trials` alone does.
+
+    `first` lists what is evaluated before the method is asked: the uniformly scaled student, and pruned ones by their forms
+    (`raysearch.models.pruned`). Random search is a baseline of the literature, and gets no such help.
+    """
 
     method: Annotated[str, Field(min_length=1)] = "gp"
     trials: PositiveInt = 32
+    epochs: PositiveInt | None = None
+    seconds: PositiveNumber | None = None
     concurrency: PositiveInt | None = None
     warm_start: str | None = None
+    first: list[FirstCandidate] = ["uniform"]
     options: dict[str, Any] = {}
 
 
@@ -200,6 +214,16 @@ class Config(_Section):
     cluster: ClusterConfig = ClusterConfig()
 
     @property
+    def data_seed(self) -> int:
+        """Of the validation part."""
+        return self.run.seed if self.data.seed is None else self.data.seed
+
+    @property
+    def teacher_seed(self) -> int:
+        """Of the teacher's initialisation and training."""
+        return self.run.seed if self.teacher.seed is None else self.teacher.seed
+
+    @property
     def limits(self) -> dict[str, BudgetValue]:
         """The budget's keys that are set."""
         return {} if self.budget is None else self.budget.model_dump(exclude_none=True)
@@ -276,6 +300,7 @@ def _check_whole(config: Config) -> None:
     for key, values in (
         ("space.operations", config.space.operations),
         ("baselines", config.baselines),
+        ("search.first", config.search.first),
     ):
         if len(set(values)) < len(values):
             raise ConfigError(f"{key}: {list(values)} names an entry twice; name each once")

@@ -76,8 +76,14 @@ class ExportError(RaysearchError):
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """The user interrupted a run; `folder` is what `resume` takes."""
+    """The user interrupted a run; `folder` is what `resume` takes.
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(f"interrupted; continue with: python -m raysearch resume {folder}")
+    Args:
+        folder: the run's.
+        again: the command that continues; None: `resume`.
+    """
+
+    def __init__(self, folder: Path, again: str | None = None) -> None:
+        again = again or f"python -m raysearch resume {folder}"
+        super().__init__(f"interrupted; continue with: {again}")
         self.folder = folder

@@ -10,8 +10,9 @@ from __future__ import annotations
 import resource
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -31,11 +32,25 @@ from raysearch.monitoring import ProgressCallback
 from raysearch.plan import Plan, make_plan
 from raysearch.problem import Problem
 from raysearch.progress import Progress
-from raysearch.report import budget_use, verdict, write_report, write_results_table
+from raysearch.pruned import PrunedStudents
+from raysearch.report import (
+    budget_use,
+    training_sentence,
+    verdict,
+    write_report,
+    write_results_table,
+)
 from raysearch.schedules import StageScheduler, halving_scheduler, make_scheduler
 from raysearch.stages import Pipeline
-from raysearch.teaching import evaluate_part, make_context, suitable_threads, teach
+from raysearch.teaching import (
+    evaluate_part,
+    labelled_batches,
+    make_context,
+    suitable_threads,
+    teach,
+)
 from raysearch.version import __version__
+from searchers.algorithm import Proposal
 from searchers.tune import TuneSearcher
 from trainables.distillation import DistillationContext, DistillationTrainable
 
@@ -88,10 +103,12 @@ class Experiment:
         self._notes = list(problem.data.notes)
         earlier = next((f for f in (files.session, files.summary) if f.exists()), None)
         session = read_json(earlier) if earlier else {}
-        self._pending: list[str] = session.get("pending", [])
+        self._pending = [Proposal(**one) for one in session.get("pending", [])]
+        self._pruned = PrunedStudents(problem, files.teacher, partial(labelled_batches, problem))
         self._seconds: dict[str, float] = session.get("seconds", {})
         self._seconds.pop("total", None)
         self._seconds["prepare"] = self._seconds.get("prepare", 0.0) + prepare_s
+        self._trained_s: float = session.get("training_s", 0.0)
         self._running: tuple[str, float] | None = None
         self._teacher_epochs = 0
         self._watcher = ProgressCallback(progress)
@@ -152,6 +169,8 @@ class Experiment:
             with self._phase("teacher"):
                 self._progress.phase("teacher", total=self.config.teacher.epochs)
                 card = teach(self.problem, self._teacher_progress)
+                if card["weights"] == "trained":
+                    self._trained_s += self._spent()["teacher"]
                 if card["weights"] == "cache":
                     self._progress.note("the teacher was trained before and comes from the cache")
                 export_student(
@@ -172,9 +191,14 @@ class Experiment:
     # The trials
 
     def _make_plan(self) -> Plan:
-        plan = make_plan(
-            self.problem, self.files, on_change=lambda: self._remember(plan), pending=self._pending
-        )
+        with self._phase("plan"):
+            plan = make_plan(
+                self.problem,
+                self.files,
+                on_change=lambda: self._remember(plan),
+                pending=self._pending,
+                pruned=self._pruned,
+            )
         return plan
 
     def _train(self, plan: Plan, teacher: Mapping[str, Any]) -> None:
@@ -194,6 +218,7 @@ class Experiment:
                     f"Ray dashboard: http://{dashboard} (its token: ray get-auth-token)"
                 )
             resources = plan_resources(self.config)
+            self._watcher.slots = resources.concurrency
             with self._phase("teacher_logits"):
                 context = make_context(
                     self.problem,
@@ -201,6 +226,7 @@ class Experiment:
                     resources,
                     weights_folder=self.files.weights,
                     scores_folder=self.files.teacher,
+                    rankings=self._pruned.rankings,
                 )
             with self._phase("trials"):
                 self._show_totals(plan.pipeline)
@@ -246,9 +272,11 @@ class Experiment:
 
     def _scheduler(self) -> StageScheduler:
         config = self.config
+        # a handful of pruned students is no field to stop anybody in
+        searching = ("random",) if config.search.method == "prune" else ("search", "random")
         stages = {
             stage: make_scheduler(config.schedule, epochs=config.distill.epochs)
-            for stage in ("search", "random")
+            for stage in searching
         }
         if config.finish.students >= HALVING_FROM:
             stages |= {
@@ -270,13 +298,17 @@ class Experiment:
         self._note_session(plan.search.in_flight)
         count = self.config.finish.students + SPARE_WEIGHTS
         candidates = {candidate.architecture_id for _, candidate in plan.finalists}
-        for stage in filter(None, (plan.search, plan.random)):
+        for stage in filter(None, (plan.search, plan.random, plan.prune)):
             kept = candidates | {record["architecture_id"] for record in stage.best(count)}
             for key in stage.known - kept:
                 (self.files.weights / f"{stage.name}-{key}.safetensors").unlink(missing_ok=True)
 
-    def _note_session(self, pending: list[str]) -> None:
-        write_json(self.files.session, {"pending": pending, "seconds": self._spent()})
+    def _note_session(self, pending: Sequence[Proposal]) -> None:
+        noted = [asdict(proposal) for proposal in pending]
+        write_json(
+            self.files.session,
+            {"pending": noted, "seconds": self._spent(), "training_s": self._training_s()},
+        )
 
     # The end
 
@@ -316,10 +348,13 @@ class Experiment:
             "versions": {"raysearch": __version__, **_versions()},
         }
         with self._phase("report"):
-            write_json(self.files.summary, {**summary, "seconds": self._rounded_seconds()})
+            write_json(self.files.summary, {**summary, **self._times()})
             write_results_table(self.files.folder)
             write_report(self.files.folder)
-        write_json(self.files.summary, {**summary, "seconds": self._rounded_seconds()})
+        times = self._times()
+        write_json(self.files.summary, {**summary, **times})
+        if sentence := training_sentence(times["training_s"], times["seconds"]["total"]):
+            self._progress.note(sentence)
         self.files.session.unlink(missing_ok=True)
 
     def _floor(self, teacher: Mapping[str, Any]) -> float | None:
@@ -327,10 +362,19 @@ class Experiment:
         floor = self.problem.floor
         return None if floor is None else floor.accuracy(teacher["accuracy"])
 
-    def _rounded_seconds(self) -> dict[str, float]:
-        """Wall time by phase, over all sessions of the run."""
+    def _training_s(self) -> float:
+        """Wall time of training until now: the teacher's, and that of the trials' steps divided by the slots."""
+        return self._trained_s + self._watcher.training_s
+
+    def _times(self) -> dict[str, Any]:
+        """For summary.json: wall time by phase and that of training, over all sessions of the run."""
         seconds = {name: round(value, 2) for name, value in self._seconds.items()}
-        return {**seconds, "total": round(sum(seconds.values()), 2)}
+        total, training_s = sum(seconds.values()), self._training_s()
+        return {
+            "seconds": {**seconds, "total": round(total, 2)},
+            "training_s": round(training_s, 2),
+            "training_share": round(training_s / total, 3) if total else 0.0,
+        }
 
 
 def _versions() -> dict[str, str]:

@@ -43,6 +43,10 @@ class RunFiles:
         return self.folder / "baselines" / "random" / "observations.jsonl"
 
     @property
+    def prune_observations(self) -> Path:
+        return self.folder / "baselines" / "prune" / "observations.jsonl"
+
+    @property
     def finished(self) -> Path:
         """Full trainings of finalists and baselines, one line each."""
         return self.folder / "finished.jsonl"

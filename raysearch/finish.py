@@ -17,7 +17,7 @@ from raysearch.architecture.budget import cost
 from raysearch.errors import RunError
 from raysearch.files import RunFiles, write_json
 from raysearch.models import build, export_student
-from raysearch.objective import compression
+from raysearch.objective import compression, final_order
 from raysearch.plan import Plan, latency_of
 from raysearch.problem import Problem
 from raysearch.stages import Candidate, FinishStage
@@ -81,7 +81,8 @@ def conclude(
     _link(files.best, Path("students") / "001")
     baselines = {
         "uniform": next((m for m in exported if m["origin"] == "uniform"), None),
-        "random": _random_baseline(problem, files, plan, evaluate, by_rank),
+        "random": _searched("random", plan.random_finish, problem, files, evaluate, by_rank),
+        "prune": _searched("prune", plan.prune_finish, problem, files, evaluate, by_rank),
     }
     asked = problem.config.baselines
     return Outcome(
@@ -97,36 +98,34 @@ def _finalist(stage: FinishStage, candidate: Candidate) -> Finalist | None:
 
 
 def rank(problem: Problem, floor: float | None, finalist: Finalist) -> tuple[float, ...]:
-    """With a floor the smallest student that reaches it comes first, and those that miss it by their accuracy.
-
-    Within another budget accuracy counts, and of equal accuracies the lower cross-entropy; without one the reward.
-    """
+    """What finalists are sorted by (`raysearch.objective.final_order`)."""
     record = finalist.record
-    if floor is not None and record["accuracy"] >= floor:
-        student = problem.space.apply(finalist.candidate.architecture)
-        return (0, cost(student, problem.size), record["loss"])
-    if floor is not None:
-        return (1, -record["accuracy"], record["loss"])
-    if problem.objective == "accuracy":
-        return (-record["accuracy"], record["loss"])
-    return (-record["value"], record["loss"])
+    return final_order(
+        problem.objective,
+        accuracy=record["accuracy"],
+        loss=record["loss"],
+        reward=record["value"],
+        size=cost(problem.space.apply(finalist.candidate.architecture), problem.size),
+        floor=floor,
+    )
 
 
-def _random_baseline(
+def _searched(
+    name: str,
+    stage: FinishStage | None,
     problem: Problem,
     files: RunFiles,
-    plan: Plan,
     evaluate: Evaluate,
     by_rank: Callable[[Finalist], tuple[float, ...]],
 ) -> dict[str, Any] | None:
-    stage = plan.random_finish
+    """The best student of a baseline that has several; None where it was not asked for, or has none."""
     if stage is None:
         return None
     found = [f for candidate in stage.candidates if (f := _finalist(stage, candidate))]
     if not found:
         return None
     best = min(found, key=by_rank)
-    return _export(problem, files, best, files.baselines / "random" / "001", evaluate)
+    return _export(problem, files, best, files.baselines / name / "001", evaluate)
 
 
 def _export(
@@ -143,6 +142,7 @@ def _export(
         "architecture": candidate.architecture,
         "architecture_id": candidate.architecture_id,
         "origin": candidate.origin,
+        **({} if candidate.channels is None else {"channels": candidate.channels}),
         "accuracy": record["accuracy"],
         "loss": record["loss"],
         "test_accuracy": test["accuracy"],

@@ -10,11 +10,20 @@ from raysearch.progress import Progress
 
 
 class ProgressCallback(Callback):
-    """Feeds the terminal's display from Tune's loop, and counts the actors that were started."""
+    """Feeds the terminal's display from Tune's loop, and counts the actors that were started.
+
+    Attributes:
+        slots: trials at once.
+        workers: (node, process) of the actors.
+        training_s: wall time that all slots together would have needed for the trials' steps, were none ever idle.
+        peak_worker_bytes: resident memory.
+    """
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self.slots = 1
         self.workers: set[tuple[str, int]] = set()
+        self.training_s = 0.0
         self.peak_worker_bytes = 0
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -24,6 +33,7 @@ class ProgressCallback(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         self.workers.add((result.get("node_ip", ""), result.get("pid", 0)))
+        self.training_s += result.get("time_this_iter_s", 0.0) / self.slots
         self.peak_worker_bytes = max(self.peak_worker_bytes, result.get("peak_memory_bytes", 0))
         self._progress.trial_result(
             trial.trial_id,

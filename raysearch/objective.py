@@ -142,6 +142,34 @@ def floor_reward(objective: ObjectiveName) -> float:
     return 0.0 if objective in ("accuracy", "smallest") else DEGENERATE_REWARD
 
 
+def final_order(
+    objective: ObjectiveName,
+    *,
+    accuracy: float,
+    loss: float,
+    reward: float,
+    size: float,
+    floor: float | None,
+) -> tuple[float, ...]:
+    """What fully trained students are sorted by, the best first.
+
+    With a floor the smallest student that reaches it comes first, and those that miss it by their accuracy. Within another budget
+    accuracy counts, and of equal accuracies the lower cross-entropy; without one the reward.
+
+    Args:
+        accuracy, loss, reward: on the validation part.
+        size: what is made small with a floor.
+        floor: the accuracy that is asked for, in [0, 1]; None: none is.
+    """
+    if floor is not None and accuracy >= floor:
+        return (0, size, loss)
+    if floor is not None:
+        return (1, -accuracy, loss)
+    if objective == "accuracy":
+        return (-accuracy, loss)
+    return (-reward, loss)
+
+
 def pareto_front(points: Iterable[Sequence[float]]) -> list[int]:
     """The positions of the points (num_params, accuracy) that no other point beats in both: smaller is better, then higher.
 

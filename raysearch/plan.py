@@ -11,12 +11,16 @@ from typing import Any
 
 from raysearch.architecture import SearchSpace
 from raysearch.config import Config
+from raysearch.effort import Effort
 from raysearch.errors import BudgetError
 from raysearch.files import RunFiles
+from raysearch.objective import Floor
 from raysearch.problem import Problem
 from raysearch.stages import Candidate, FinishStage, ObservationLog, Pipeline, SearchStage, Stage
 from raysearch.subject import space_arguments
-from searchers.registry import make_algorithm
+from searchers.algorithm import Proposal
+from searchers.prune import DEFAULT_FORMS
+from searchers.registry import Pruner, make_algorithm
 
 RANDOM_SEED_OFFSET = 7919
 """Keeps the random baseline's stream apart from a search that samples with the run's own seed."""
@@ -35,6 +39,8 @@ class Plan:
     uniform: FinishStage
     random: SearchStage | None
     random_finish: FinishStage | None
+    prune: SearchStage | None
+    prune_finish: FinishStage | None
     pipeline: Pipeline
 
     @property
@@ -50,7 +56,12 @@ class Plan:
 
 
 def make_plan(
-    problem: Problem, files: RunFiles, *, on_change: Callable[[], None], pending: list[str]
+    problem: Problem,
+    files: RunFiles,
+    *,
+    on_change: Callable[[], None],
+    pending: Sequence[Proposal],
+    pruned: Pruner,
 ) -> Plan:
     """The stages of a run.
 
@@ -59,6 +70,10 @@ def make_plan(
         files: its folder; what its logs hold is not trained again.
         on_change: called after each proposal and each result.
         pending: students that were in training when the run was cut.
+        pruned: gives pruned students of the trained teacher.
+
+    Raises:
+        InputError: the teacher cannot be pruned as it is asked for.
     """
     config, space = problem.config, problem.space
     finished, asked = ObservationLog(files.finished), set()
@@ -66,18 +81,18 @@ def make_plan(
     has_budget = bool(space.limits) and problem.floor is None
     scaled = str(space.uniform()) if has_budget else None
 
-    # pure random search is a baseline of the literature: it gets no help
-    first = []
-    if config.search.method != "random":
-        first = [scaled] if scaled else _ladder(problem)
+    first = first_candidates(config, space, floor=problem.floor, size=problem.size, pruned=pruned)
     search = SearchStage(
         "search",
-        make_algorithm(config.search.method, space, config.run.seed, config.search.options),
+        make_algorithm(
+            config.search.method, space, config.run.seed, config.search.options, pruned=pruned
+        ),
         num_trials=config.search.trials,
         log=ObservationLog(files.observations),
         identify=space.architecture_id,
         first=first,
         costs=partial(latency_of, problem),
+        effort=effort_of(config),
     )
     search.requeue(pending)
 
@@ -104,7 +119,9 @@ def make_plan(
     def uniform_ready() -> bool:
         if not has_budget:
             return search.done
-        return not first or space.architecture_id(first[0]) in search.known
+        if scaled is None or all(proposal.architecture != scaled for proposal in first):
+            return True
+        return space.architecture_id(scaled) in search.known
 
     students = config.finish.students
     uniform = finishing("uniform", uniform_candidates, uniform_ready, 1)
@@ -125,6 +142,7 @@ def make_plan(
             identify=space.architecture_id,
             cache=search.record,
             costs=partial(latency_of, problem),
+            effort=effort_of(config),
         )
         random_finish = finishing(
             "random_finish",
@@ -133,11 +151,78 @@ def make_plan(
             students,
         )
         stages.append(random)
+    prune = prune_finish = None
+    if "prune" in config.baselines:
+        forms = prune_forms(config)
+        prune = SearchStage(
+            "prune",
+            make_algorithm("prune", space, config.run.seed, {"forms": forms}, pruned=pruned),
+            num_trials=len(forms),
+            log=ObservationLog(files.prune_observations),
+            identify=space.architecture_id,
+            cache=search.record,
+            costs=partial(latency_of, problem),
+        )
+        prune_finish = finishing(
+            "prune_finish",
+            lambda: _best(problem, prune, "prune", set(), count=len(forms)),
+            lambda: prune.done,
+            len(forms),
+        )
+        stages.append(prune)
     # the long trainings fill the slots while the last random trials run; their own finish can then begin without a pause
     stages += [uniform, finish]
-    if random_finish is not None:
-        stages.append(random_finish)
-    return Plan(search, finish, uniform, random, random_finish, Pipeline(stages, on_change))
+    stages += filter(None, (random_finish, prune_finish))
+    return Plan(
+        search,
+        finish,
+        uniform,
+        random,
+        random_finish,
+        prune,
+        prune_finish,
+        Pipeline(stages, on_change),
+    )
+
+
+def prune_forms(config: Config) -> tuple[str, ...]:
+    """The forms of the pruned baseline: the method's own, where pruning is the method."""
+    if config.search.method == "prune":
+        return tuple(config.search.options.get("forms", DEFAULT_FORMS))
+    return DEFAULT_FORMS
+
+
+def first_candidates(
+    config: Config,
+    space: SearchSpace,
+    *,
+    floor: Floor | None,
+    size: str,
+    pruned: Pruner | None = None,
+) -> list[Proposal]:
+    """The students that a search evaluates before its method is asked: those of `search.first`.
+
+    Args:
+        floor: the accuracy that is asked for, if one is.
+        size: what is made small then: "params", "macs" or "memory".
+        pruned: gives pruned students of the trained teacher; None: there is none, and its forms are left out.
+    """
+    found: list[Proposal] = []
+    if config.search.method == "random":
+        return found  # a baseline of the literature: it gets no help
+    for name in config.search.first:
+        if name != "uniform":
+            found += pruned([name]) if pruned else []
+        elif floor is not None:
+            found += map(Proposal, _ladder(config, space, size))
+        elif space.limits:
+            found.append(Proposal(str(space.uniform())))
+    return found
+
+
+def effort_of(config: Config) -> Effort:
+    """What ends the search besides its number of trials."""
+    return Effort(config.search.epochs, config.search.seconds, config.distill.epochs)
 
 
 def _epochs_per_step(config: Config) -> int:
@@ -147,16 +232,30 @@ def _epochs_per_step(config: Config) -> int:
 
 def _candidate(space: SearchSpace, edits: str, origin: str, source: SearchStage) -> Candidate:
     key = space.architecture_id(edits)
-    return Candidate(edits, key, origin, source.record(key))
+    record = source.record(key)
+    return Candidate(edits, key, origin, record, (record or {}).get("channels"))
 
 
-def _best(problem: Problem, source: SearchStage, origin: str, without: set[str]) -> list[Candidate]:
-    count = problem.config.finish.students
+def _best(
+    problem: Problem,
+    source: SearchStage,
+    origin: str,
+    without: set[str],
+    count: int | None = None,
+) -> list[Candidate]:
+    """The best of a search, `finish.students` unless another number is given."""
+    count = count or problem.config.finish.students
     best = source.best(count, without=without)
     if problem.objective == "smallest":
         best = with_near_misses(best, source.best(sys.maxsize, without=without), problem.size)
     return [
-        Candidate(record["architecture"], record["architecture_id"], origin, record)
+        Candidate(
+            record["architecture"],
+            record["architecture_id"],
+            origin,
+            record,
+            record.get("channels"),
+        )
         for record in best[:count]
     ]
 
@@ -186,23 +285,21 @@ def latency_of(problem: Problem, architecture: str) -> dict[str, float]:
     return {"latency_ms": float(space.latency_ms(space.batch([architecture]))[0])}
 
 
-def _ladder(problem: Problem) -> list[str]:
+def _ladder(config: Config, space: SearchSpace, size: str) -> list[str]:
     """With an accuracy floor: uniformly scaled students of some sizes, which show a search where the floor lies."""
-    if problem.floor is None:
-        return []
-    space, found = problem.space, []
-    for share in LADDER[: problem.config.search.trials // TRIALS_PER_RUNG]:
+    found = []
+    for share in LADDER[: config.search.trials // TRIALS_PER_RUNG]:
         try:
-            scaled = _scaled(problem, {problem.size: share})
+            scaled = _scaled(config, space, {size: share})
         except BudgetError:  # smaller than the smallest
             break
         found.append(str(space.repair(space.batch([scaled]))[0]))
     return list(dict.fromkeys(found))
 
 
-def _scaled(problem: Problem, budget: dict[str, float]) -> str:
-    space = SearchSpace(problem.architecture, **space_arguments(problem.config), budget=budget)
-    return str(space.uniform())
+def _scaled(config: Config, space: SearchSpace, budget: dict[str, float]) -> str:
+    scaled = SearchSpace(space.teacher, **space_arguments(config), budget=budget)
+    return str(scaled.uniform())
 
 
 def _uniform_of_size(problem: Problem, search: SearchStage) -> str | None:
@@ -210,6 +307,6 @@ def _uniform_of_size(problem: Problem, search: SearchStage) -> str | None:
     best = search.best(1)
     if not best:
         return None
-    scaled = _scaled(problem, {"params": int(best[0]["num_params"])})
+    scaled = _scaled(problem.config, problem.space, {"params": int(best[0]["num_params"])})
     # it stays within limits that there may be beside the floor
     return str(problem.space.repair(problem.space.batch([scaled]))[0])

@@ -21,6 +21,8 @@ from raysearch.data import DataSet
 from raysearch.errors import DataError
 from raysearch.files import RunFiles, read_json
 from raysearch.models import build, load_weights
+from raysearch.models.depgraph import check_torch_pruning
+from raysearch.models.pruned import TORCH_PRUNING_FORMS, check_prunable
 from raysearch.models.pruning import pruning_importance
 from raysearch.models.states import state_of
 from raysearch.objective import Floor, ObjectiveName, parse_floor, resolve_objective
@@ -33,6 +35,7 @@ from raysearch.subject import (
     make_space,
     space_arguments,
 )
+from searchers.prune import DEFAULT_FORMS
 from searchers.registry import make_algorithm
 
 SIZES = ("params", "macs", "memory")
@@ -140,6 +143,7 @@ def _problem(
     """The problem of a loaded teacher; `measured` is a file of earlier measurements of latency."""
     space = make_space(config, architecture, measured)
     make_algorithm(config.search.method, space, config.run.seed, config.search.options)
+    _check_pruning(config, space, module)
     if config.distill.inherit == "pruning":  # which not every teacher allows
         state = state_of(module)
         device = next(iter(state.values())).device
@@ -150,6 +154,24 @@ def _problem(
         config.objective, has_budget=bool(budget), has_floor=floor is not None
     )
     return Problem(config, data, module, has_weights, architecture, space, objective, floor)
+
+
+def _check_pruning(config: Config, space: SearchSpace, module: nn.Module) -> None:
+    """Raises InputError where pruned students are asked for and cannot be had."""
+    search, options = config.search, config.search.options
+    first = [] if search.method == "random" else search.first
+    wanted = {
+        "search.method 'prune'": options.get("forms", DEFAULT_FORMS)
+        if search.method == "prune"
+        else (),
+        "search.first": [form for form in first if form != "uniform"],
+        "baselines": DEFAULT_FORMS if "prune" in config.baselines else (),
+    }
+    for field, forms in wanted.items():
+        if forms:
+            check_prunable(space, field)
+        if set(forms) & set(TORCH_PRUNING_FORMS):
+            check_torch_pruning(space, state_of(module), field)
 
 
 def save_arrays(path: Path, data: tuple[ArrayPair, ArrayPair | None]) -> None:

@@ -7,18 +7,21 @@ running, the free slots already work on the next stage, and Tune never lets an a
     search --> finish (the best few, trained fully)
     uniform (the teacher scaled to the budget, trained fully)
     random --> random_finish (the baseline: the same effort, spent by random search)
+    prune --> prune_finish (the baseline: the teacher, pruned)
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from raysearch.effort import NO_LIMIT, Effort
 from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal
 
 MAX_DUPLICATES = 100
@@ -32,14 +35,16 @@ class Candidate:
     Attributes:
         architecture: the string of its edits.
         architecture_id: its content hash.
-        origin: "search", "uniform" or "random".
+        origin: "search", "uniform", "random" or "prune".
         short: the log record of its short training, where it had one.
+        channels: the name of the teacher's channels that it keeps, if not the run's (`DistillationContext.rankings`).
     """
 
     architecture: str
     architecture_id: str
     origin: str
     short: Mapping[str, Any] | None = None
+    channels: str | None = None
 
 
 class ObservationLog:
@@ -154,14 +159,16 @@ class SearchStage:
     """An algorithm with a budget of trials, a log, and the run's cache of results.
 
     Args:
-        name: "search" or "random".
+        name: "search", "random" or "prune".
         algorithm: who proposes.
         num_trials: evaluations in all, those in the log included.
         log: finished evaluations; those that it already holds are told to the algorithm, in their order.
         identify: edits string -> architecture_id.
-        first: edits that are evaluated before the algorithm is asked.
-        cache: architecture_id -> record of a student that another stage evaluated with the same recipe: answered without a trial.
+        first: students that are evaluated before the algorithm is asked.
+        cache: architecture_id -> record of a student that another stage evaluated with the same recipe: answered without a trial, where
+            it kept the same channels.
         costs: edits string -> what is known of a student's costs before its training, for the log.
+        effort: what else ends the search.
     """
 
     def __init__(
@@ -172,9 +179,10 @@ class SearchStage:
         num_trials: int,
         log: ObservationLog,
         identify: Callable[[str], str],
-        first: Sequence[str] = (),
+        first: Sequence[Proposal] = (),
         cache: Callable[[str], Mapping[str, Any] | None] = lambda architecture_id: None,
         costs: Callable[[str], Mapping[str, float]] = lambda architecture: {},
+        effort: Effort = NO_LIMIT,
     ) -> None:
         self.name = name
         self.algorithm = algorithm
@@ -184,6 +192,9 @@ class SearchStage:
         self._identify = identify
         self._cache = cache
         self._costs = costs
+        self._effort = effort
+        self._propose_s: dict[str, float] = {}
+        self._unbooked_s = 0.0
         self._queue = list(first)
         self._in_flight: dict[str, Proposal] = {}
         self._known = {record["architecture_id"] for record in log.records}
@@ -193,7 +204,7 @@ class SearchStage:
     def ask(self) -> Proposal | None:
         """The next student that must be trained; raises nothing, marks itself exhausted."""
         duplicates = 0
-        while not self.done and len(self._in_flight) + self.num_finished < self.num_trials:
+        while not self.done and self._affords_another:
             proposal = self._propose()
             if proposal is None:
                 return None
@@ -210,8 +221,9 @@ class SearchStage:
             }
             proposal = Proposal(proposal.architecture, extra)
             self._in_flight[architecture_id] = proposal
+            self._propose_s[architecture_id], self._unbooked_s = self._unbooked_s, 0.0
             record = self._cache(architecture_id)
-            if record is None:
+            if record is None or record.get("channels") != extra.get("channels"):
                 return proposal
             served = from_record(record)
             self.tell(replace(served, extra={**served.extra, **extra, "cached": True}))
@@ -219,12 +231,22 @@ class SearchStage:
 
     def _propose(self) -> Proposal | None:
         if self._queue:
-            return Proposal(self._queue.pop(0), {})
+            return self._queue.pop(0)
+        start = time.perf_counter()
         try:
             return self.algorithm.ask()
         except Exhausted:
             self.exhausted = True
             return None
+        finally:
+            self._unbooked_s += time.perf_counter() - start
+
+    @property
+    def _affords_another(self) -> bool:
+        num_in_flight = len(self._in_flight)
+        if num_in_flight + self.num_finished >= self.num_trials:
+            return False
+        return self._effort.allows_another(self.log.records, num_in_flight)
 
     @property
     def known(self) -> set[str]:
@@ -238,9 +260,9 @@ class SearchStage:
                 return record
         return None
 
-    def requeue(self, architectures: Iterable[str]) -> None:
+    def requeue(self, proposals: Iterable[Proposal]) -> None:
         """Puts students first that were in training when the run was cut."""
-        self._queue = [*architectures, *self._queue]
+        self._queue = [*proposals, *self._queue]
 
     def tell(self, observation: Observation) -> None:
         """Logs the result and passes it on."""
@@ -249,15 +271,18 @@ class SearchStage:
         if architecture_id in self._known:
             return
         self._known.add(architecture_id)
+        propose_s = self._propose_s.pop(architecture_id, 0.0)
         extra = {**observation.extra, "architecture_id": architecture_id}
         observation = replace(observation, extra=extra)
-        self.log.append(to_record(observation))
+        self.log.append({**to_record(observation), "propose_s": round(propose_s, 6)})
+        start = time.perf_counter()
         self.algorithm.tell(observation)
+        self._unbooked_s += time.perf_counter() - start  # goes to the next proposal
 
     @property
-    def in_flight(self) -> list[str]:
+    def in_flight(self) -> list[Proposal]:
         """The students in training."""
-        return [proposal.architecture for proposal in self._in_flight.values()]
+        return list(self._in_flight.values())
 
     @property
     def num_finished(self) -> int:
@@ -269,7 +294,9 @@ class SearchStage:
 
     @property
     def done(self) -> bool:
-        return self.num_finished >= self.num_trials or (self.exhausted and not self._in_flight)
+        if self._in_flight:
+            return self.num_finished >= self.num_trials
+        return self.exhausted or not self._affords_another
 
     def best(self, count: int, *, without: Iterable[str] = ()) -> Sequence[Mapping[str, Any]]:
         """The records of the `count` best fully evaluated students, the best first."""
@@ -288,7 +315,7 @@ class FinishStage:
     """Trains given students fully, as soon as they are known.
 
     Args:
-        name: "finish", "uniform" or "random_finish".
+        name: "finish", "uniform", "random_finish" or "prune_finish".
         choose: names the students once `ready`.
         ready: whether what `choose` needs is there.
         log: finished trainings of all finishing stages with the run's final recipe; a student in it is not trained again.
@@ -337,6 +364,8 @@ class FinishStage:
             if key not in self._asked and self.record(candidate) is None:
                 self._asked.add(key)
                 extra = {**self._extra, "architecture_id": key, "origin": candidate.origin}
+                if candidate.channels is not None:
+                    extra["channels"] = candidate.channels
                 return Proposal(candidate.architecture, extra)
         return None
 

@@ -26,7 +26,7 @@ def load_data_set(
     common: dict[str, Any] = {
         "validation": options.validation,
         "augment": options.augment,
-        "seed": config.run.seed,
+        "seed": config.data_seed,
     }
     if arrays is not None:
         return from_arrays(*arrays, mode=options.mode, resize=options.resize, **common)
@@ -79,10 +79,10 @@ def load_graph(
 
 
 def _load_teacher(config: Config, num_classes: int | None, shape: tuple[int, ...]) -> nn.Module:
-    """The configured teacher; one without weights is initialised from the run's seed."""
+    """The configured teacher; one without weights is initialised from its seed."""
     weights = config.teacher.weights
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
+        torch.manual_seed(config.teacher_seed)
         return load_teacher(
             config.teacher.model,
             num_classes=num_classes,

@@ -14,6 +14,7 @@ from raysearch.cluster import TrialResources, plan_resources
 from raysearch.config import Config
 from raysearch.data import distillation_data
 from raysearch.data.batches import DeviceBatches
+from raysearch.models.keep import Scores
 from raysearch.models.scores import channel_scores, load_scores, save_scores
 from raysearch.models.states import state_of
 from raysearch.problem import Problem, check_teacher_accuracy
@@ -27,8 +28,8 @@ SMALL_MACS = 20_000_000
 SCORING_BATCHES, SCORING_BATCH = 50, 64
 """How many batches of how many images are looked at to score the teacher's channels."""
 
-FINISHING_STAGES = ("finish", "uniform", "random_finish")
-SEARCHING_STAGES = ("search", "random")
+FINISHING_STAGES = ("finish", "uniform", "random_finish", "prune_finish")
+SEARCHING_STAGES = ("search", "random", "prune")
 
 
 @contextmanager
@@ -85,7 +86,7 @@ def teach(
             problem.data,
             identity=problem.architecture.id,
             epochs=problem.config.teacher.epochs,
-            seed=problem.config.run.seed,
+            seed=problem.config.teacher_seed,
             device=driver_device(problem.config),
             progress=progress,
         )
@@ -109,6 +110,7 @@ def make_context(
     *,
     weights_folder: Path | None = None,
     scores_folder: Path | None = None,
+    rankings: Mapping[str, Scores] | None = None,
 ) -> DistillationContext:
     """Everything that the trials of a problem share.
 
@@ -116,6 +118,7 @@ def make_context(
         card: from `teach`.
         weights_folder: see `DistillationContext`.
         scores_folder: where the channels' importance is kept for a resumed run; None: nowhere.
+        rankings: see `DistillationContext`.
     """
     config = problem.config
     inherit = "fresh" if config.distill.inherit == "none" else "inherit"
@@ -140,6 +143,7 @@ def make_context(
             **dict.fromkeys(FINISHING_STAGES, config.finish.init),
         },
         channel_scores=rank_channels(problem, scores_folder),
+        rankings=rankings or {},
         objective=problem.objective,
         teacher_accuracy=card["accuracy"],
         floor=problem.floor.accuracy(card["accuracy"]) if problem.floor else None,

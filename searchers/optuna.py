@@ -158,7 +158,8 @@ class TPEAlgorithm:
             f"remove_{layer}": int(layer in removed) for layer in self.space.removable
         }
         for index, (group, width) in enumerate(zip(self.space.groups, edits.widths, strict=True)):
-            params[f"width_{index}"] = width / group.size
+            # pruned students know no grid, so they may be narrower than it begins
+            params[f"width_{index}"] = max(width, group.min_channels) / group.size
         skips = [pair + 1 for pair in edits.skips] + [0] * self.num_skips
         params |= {f"skip_{slot}": skips[slot] for slot in range(self.num_skips)}
         return {name: params[name] for name in distributions}

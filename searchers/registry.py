@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raysearch.errors import ConfigError, InputError
-from searchers.algorithm import Algorithm
+from searchers.algorithm import Algorithm, Proposal
 from searchers.foreign import algorithm_of
 
 if TYPE_CHECKING:
@@ -52,28 +52,47 @@ METHODS: Mapping[str, Method] = {
         "One student: the teacher scaled evenly to the budget.",
         "",
     ),
+    "prune": Method(
+        "searchers.prune:PruneAlgorithm",
+        "The teacher pruned to the budget by torch-pruning: global L2 norms, isomorphic Taylor.",
+        "Fang et al. 2023, arXiv:2301.12900; 2024, arXiv:2407.04616",
+    ),
 }
 
 _CONTRACT = ("ask", "tell", "state_dict", "load_state_dict")
 
+_GIVEN = ("space", "seed", "pruned")
+"""Arguments of a constructor that are no options."""
+
+
+Pruner = Callable[[Sequence[str]], Sequence[Proposal]]
+"""Names of forms (`raysearch.models.pruned.FORMS`) -> the pruned students to evaluate."""
+
 
 def make_algorithm(
-    method: str, space: SearchSpace, seed: int = 0, options: Mapping[str, Any] | None = None
+    method: str,
+    space: SearchSpace,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    *,
+    pruned: Pruner | None = None,
 ) -> Algorithm:
     """The algorithm of a method.
 
     Args:
         method: a key of `METHODS`, or `package.module:Class`: a class with `ask`, `tell`, `state_dict` and `load_state_dict`, or
-            a `ray.tune.search.Searcher`. A class of one's own gets `space` and `seed` where its constructor names them.
+            a `ray.tune.search.Searcher`. A class of one's own gets `space`, `seed` and `pruned` where its constructor names them.
         space: where the students come from.
         seed: of everything random.
         options: the method's own, by the names of its constructor's arguments.
+        pruned: gives pruned students of the teacher; None: there are no weights (a check before the run, a script of one's own).
 
     Raises:
         ConfigError: unknown method or option, a path that cannot be imported, or a class that does not fit.
     """
     factory = resolve(method)
-    arguments = _arguments(method, factory, {"space": space, "seed": seed}, dict(options or {}))
+    given = {"space": space, "seed": seed, "pruned": pruned}
+    arguments = _arguments(method, factory, given, dict(options or {}))
     try:
         made = factory(**arguments)
     except InputError:
@@ -124,7 +143,7 @@ def option_names(method: str) -> tuple[str, ...] | None:
     parameters = inspect.signature(resolve(method)).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    return tuple(p.name for p in parameters if p.name not in ("space", "seed"))
+    return tuple(p.name for p in parameters if p.name not in _GIVEN)
 
 
 def _load(path: str) -> Any:
@@ -145,4 +164,5 @@ def _arguments(
                     f"search.options.{name} is not an option of the method {method!r}: {listed}"
                 )
     named = inspect.signature(factory).parameters
-    return {key: value for key, value in given.items() if key in named or valid is None} | options
+    own = {key: given[key] for key in given if key in named or (valid is None and key != "pruned")}
+    return own | options

@@ -233,6 +233,47 @@ def test_bad_input_is_one_sentence_and_nothing_is_started(name, folder, monkeypa
     assert not (folder / "runs").exists()
 
 
+BAD_COMPARISONS = {
+    "no method": ([], ["methods", "empty"]),
+    "unknown method": (["--methods", "random,gpp"], ["gpp", "gp"]),
+    "a method that is none": (["--methods", "mine:Opening"], ["mine:Opening", "tell"]),
+    "a method twice": (["--methods", "gp,gp"], ["'gp'", "twice"]),
+    "no seed": (["--methods", "gp", "--seeds", "0"], ["seeds", "0"]),
+    "seeds in words": (["--methods", "gp", "--seeds", "two"], ["seeds", "two"]),
+    "another measure": (["--methods", "gp", "--equal", "hours"], ["equal", "hours"]),
+    "another metric": (["--methods", "gp", "--metric", "f1"], ["metric", "f1"]),
+    "a folder that is taken": (["--methods", "gp", "--storage", ".", "--name", "empty"], ["empty"]),
+    "a name that is none": (["--methods", "gp", "--name", "a/b"], ["run.name", "a/b"]),
+    "a table that is missing": (["--methods", "gp", "--table", "no.parquet"], ["no.parquet"]),
+    "unknown key": (["--methods", "gp", "search.trails=3"], ["search.trails", "trials"]),
+    "a budget that nothing meets": (["--methods", "gp", "budget.params=3"], ["smallest"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_COMPARISONS)
+def test_a_comparison_with_bad_input_is_one_sentence_too(name, folder, monkeypatch, capsys):
+    import ray
+
+    from raysearch import cli
+
+    arguments, words = BAD_COMPARISONS[name]
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    running = ray.is_initialized()
+    monkeypatch.setattr(sys, "argv", ["raysearch", "compare", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2, error
+    assert error.startswith("raysearch: ")
+    assert error.count("\n") == 1
+    for word in words:
+        assert word in error
+    assert ray.is_initialized() == running
+    assert not (folder / "runs").exists()
+
+
 def test_a_process_ends_with_status_two_and_one_line(folder, environment):
     done = raysearch("run", "search.trials=0", cwd=folder, environment=environment)
     assert done.returncode == 2

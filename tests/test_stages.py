@@ -79,7 +79,7 @@ def run_to_end(pipeline, value=lambda text: float(text[1:]) / 100):
 
 
 def make_pipeline(folder, num_trials=4, students=2, limit=1000):
-    search = search_stage(folder, Counting(limit), num_trials, first=["u99"])
+    search = search_stage(folder, Counting(limit), num_trials, first=[Proposal("u99")])
     log, asked = ObservationLog(folder / "finished.jsonl"), set()
     common = {"log": log, "asked": asked, "extra": {"epochs_per_step": 2}}
     uniform = FinishStage(
@@ -148,8 +148,42 @@ def test_a_pipeline_that_is_cut_anywhere_trains_only_what_is_left(tmp_path, cut)
 
 def test_students_in_training_when_a_run_was_cut_come_first(tmp_path):
     stage = search_stage(tmp_path)
-    stage.requeue(["s7", "s8"])
-    assert [stage.ask().architecture for _ in range(3)] == ["s7", "s8", "s0"]
+    stage.requeue([Proposal("s7", {"channels": "own"}), Proposal("s8")])
+    asked = [stage.ask() for _ in range(3)]
+    assert [proposal.architecture for proposal in asked] == ["s7", "s8", "s0"]
+    assert asked[0].extra["channels"] == "own"
+    assert stage.in_flight == asked
+
+
+def test_a_result_is_shared_between_stages_only_for_the_same_channels(tmp_path):
+    search = search_stage(tmp_path, first=[Proposal("s0", {"channels": "own"})])
+    run_to_end(Pipeline([search]))
+    for channels, trained in (("own", 0), ("other", 1), (None, 1)):
+        extra = {} if channels is None else {"channels": channels}
+        other = search_stage(
+            tmp_path,
+            name=f"stage-{channels}",
+            num_trials=1,
+            first=[Proposal("s0", extra)],
+            cache=search.record,
+        )
+        assert len(run_to_end(Pipeline([other]))) == trained, channels
+
+
+def test_the_full_training_keeps_the_channels_of_the_short_one(tmp_path):
+    stage = FinishStage(
+        "finish",
+        choose=lambda: [
+            Candidate("s1", "id-s1", "search", None, "own"),
+            Candidate("s2", "id-s2", "search"),
+        ],
+        ready=lambda: True,
+        log=ObservationLog(tmp_path / "finished.jsonl"),
+        asked=set(),
+        expected=2,
+        extra={},
+    )
+    assert [stage.ask().extra.get("channels") for _ in range(2)] == ["own", None]
 
 
 def test_a_longer_budget_extends_a_finished_search(tmp_path):

@@ -54,6 +54,7 @@ class DistillationContext:
             training left in `weights_folder`, else as "inherit").
         channel_scores: how important the teacher's channels are (`raysearch.models.scores`), which decides what "inherit" keeps; None:
             the first channels.
+        rankings: other scores by name, which a trial's config may ask for in its key `channels`.
         objective, teacher_accuracy: how a student is rewarded; the accuracy is the teacher's on the validation part.
         floor: the accuracy that is wanted at least, for the objective "smallest"; `size` ("params", "macs" or "memory") is what is made
             small.
@@ -71,6 +72,7 @@ class DistillationContext:
     recipes: Mapping[str, Mapping[str, Any]]
     init: Mapping[str, str] = field(default_factory=dict)
     channel_scores: Sequence[np.ndarray] | None = None
+    rankings: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
     objective: ObjectiveName = "f"
     teacher_accuracy: float = 1.0
     floor: float | None = None
@@ -92,9 +94,23 @@ class DistillationContext:
         return {name: to_device(array, "cpu") for name, array in self.teacher_weights.items()}
 
     @cached_property
-    def ranking(self) -> ChannelRanking:
-        """Which of the teacher's channels students keep."""
-        return ChannelRanking(self.search_space.teacher, self.channel_scores)
+    def _known_rankings(self) -> dict[str | None, ChannelRanking]:
+        return {}
+
+    def ranking(self, name: str | None = None) -> ChannelRanking:
+        """Which of the teacher's channels students keep: those of `rankings`, or without a name the run's.
+
+        Raises:
+            InvalidArchitecture: the name is not known.
+        """
+        if name is not None and name not in self.rankings:
+            raise InvalidArchitecture(
+                f"channels: {name!r} is not known; known are {', '.join(sorted(self.rankings)) or 'none'}"
+            )
+        if name not in self._known_rankings:
+            scores = self.channel_scores if name is None else self.rankings[name]
+            self._known_rankings[name] = ChannelRanking(self.search_space.teacher, scores)
+        return self._known_rankings[name]
 
     @cached_property
     def device_data(self) -> DeviceData:
@@ -110,7 +126,7 @@ class DistillationTrainable(tune.Trainable):
     """One student's distillation; a step is one epoch (`epochs_per_step` in the config makes it several).
 
     Config keys: `architecture` (text of the edits), and optionally `stage` (which recipe), `architecture_id`, `epochs_per_step`,
-    `timeout_s` (in place of the context's).
+    `timeout_s` (in place of the context's), `channels` (which of the context's `rankings` says what the student keeps of the teacher).
     Each result holds `reward, accuracy, loss, teacher_accuracy, num_params, macs, compression, epochs_done, epochs_target, status`.
     A student that cannot be built, runs out of memory or diverges ends with the objective's lowest reward and the status
     `invalid` or `diverged`; nothing is raised for it.
@@ -137,7 +153,7 @@ class DistillationTrainable(tune.Trainable):
         self._training: Training | None = None
         self._architecture: Architecture | None = None
         self._curve: list[dict[str, float]] = []
-        self._seconds = 0.0
+        self._seconds = self._cpu_seconds = 0.0
         self._saved_at = time.monotonic()
 
     def __repr__(self) -> str:
@@ -154,7 +170,7 @@ class DistillationTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Trains on, then validates (BatchNorm re-calibrated)."""
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         if self._training is None:
             try:
                 self._begin()
@@ -174,6 +190,7 @@ class DistillationTrainable(tune.Trainable):
         if training.diverged:
             return self._rejected("diverged", None)
         self._seconds += time.perf_counter() - start
+        self._cpu_seconds += time.process_time() - cpu_start
         complete = training.epochs_done >= self._recipe.epochs
         timeout_s = self.config.get("timeout_s", self._context.timeout_s)
         self._keep(complete)
@@ -196,13 +213,13 @@ class DistillationTrainable(tune.Trainable):
         """The student with the weights that its stage starts from."""
         init = self._context.init.get(self._stage, "inherit")
         if init == "search":
-            for stage in ("search", "random"):
+            for stage in ("search", "random", "prune"):
                 found = self._file(".safetensors", stage)
                 if found is not None and found.exists():
                     return build(student, inherit_from=load_file(found))
         if init == "fresh":
             return build(student)
-        keep = self._context.ranking.keep(student)
+        keep = self._context.ranking(self.config.get("channels")).keep(student)
         return build(student, inherit_from=self._context.teacher_state, keep=keep)
 
     def _file(self, suffix: str, stage: str | None = None) -> Path | None:
@@ -217,9 +234,9 @@ class DistillationTrainable(tune.Trainable):
         if partial is None or weights is None or self._training is None:
             return
         if done:
-            state = self._training.module.state_dict()
+            state = self._training.state_dict()["module"]  # copies: the weights share their memory
             temporary = weights.with_suffix(f".{os.getpid()}.tmp")
-            save_file({name: value.contiguous().cpu() for name, value in state.items()}, temporary)
+            save_file(state, temporary)
             os.replace(temporary, weights)
             partial.unlink(missing_ok=True)
         elif time.monotonic() - self._saved_at >= PARTIAL_EVERY_S:
@@ -270,6 +287,7 @@ class DistillationTrainable(tune.Trainable):
             "compression": 1 - num_params / teacher.num_params if student else 0.0,
             "epochs_target": self._recipe.epochs,
             "seconds": self._seconds,
+            "cpu_seconds": self._cpu_seconds,
             "peak_memory_bytes": _peak_memory_bytes(),
         }
 
@@ -293,6 +311,7 @@ class DistillationTrainable(tune.Trainable):
             "training": self._training.state_dict(),
             "curve": self._curve,
             "seconds": self._seconds,
+            "cpu_seconds": self._cpu_seconds,
         }
 
     def _load(self, state: Mapping[str, Any]) -> None:
@@ -300,6 +319,7 @@ class DistillationTrainable(tune.Trainable):
         self._training.load_state_dict(state["training"])
         self._curve = list(state["curve"])
         self._seconds = state["seconds"]
+        self._cpu_seconds = state.get("cpu_seconds", 0.0)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes the whole training: weights, optimiser, schedule, generators, curve."""

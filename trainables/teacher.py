@@ -78,7 +78,7 @@ def train_teacher(
                 f"the teacher's training diverged in epoch {epoch}: give teacher.weights or another teacher.model"
             )
     # left in the other layout, the teacher would answer a little differently from the graph traced of it
-    module.eval().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    training.release().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     return {
         "accuracy": history[-1]["accuracy"],
         "loss": history[-1]["loss"],

@@ -17,11 +17,18 @@ from raysearch.data.batches import DeviceBatches, num_batches
 from raysearch.data.dataset import Preprocessing
 from raysearch.data.logits import DeviceData
 from raysearch.models.calibration import recalibrate as recalibrate_statistics
+from trainables.flat import FlatParameters
 from trainables.losses import loss_function
 from trainables.recipe import Recipe
 
 _CALIBRATION_BATCHES = 20
 _CALIBRATION_IMAGES = 128  # in a batch, fewer of large images
+_AHEAD_BYTES = (
+    4 << 20
+)  # of float32 inputs that are made in one go: as few operations as an epoch's, in little memory
+
+Batch = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
+"""(images [B, C, H, W], the teacher's logits [B, K] or None, labels [B])"""
 
 
 class Training:
@@ -63,8 +70,8 @@ class Training:
         self.epochs_done = 0
         self.diverged = False
         self._loss = loss_function(recipe)
-        self._parameters = [weight for weight in module.parameters() if weight.requires_grad]
-        self._optimizer = _optimizer(self._parameters, recipe)
+        self._weights = FlatParameters(self.module)
+        self._optimizer = _optimizer(self._weights.parameters, recipe)
 
     @property
     def device(self) -> torch.device:
@@ -79,12 +86,12 @@ class Training:
         first_step = self.epochs_done * len(batches)
         self.module.train()
         with _own_randomness(generator, self.device):
-            for step, indices in enumerate(batches):
+            for step, batch in enumerate(self._inputs(batches, views)):
                 self._set_learning_rate(first_step + step, len(batches))
-                total += self._step(indices, views) * len(indices)
+                total += self._step(batch) * len(batch[0])
         self.epochs_done += 1
         loss = float(total) / len(self.data.train)
-        self.diverged = self.diverged or not math.isfinite(loss) or not _is_finite(self.module)
+        self.diverged = self.diverged or not math.isfinite(loss) or not self._weights.is_finite()
         return {"train_loss": loss}
 
     def validate(self) -> dict[str, float]:
@@ -119,17 +126,43 @@ class Training:
         self.diverged = state["diverged"]
         self.seed = state["seed"]
 
-    def _step(self, indices: torch.Tensor, views: torch.Tensor | None) -> torch.Tensor:
-        """One optimiser step; returns the loss, detached."""
+    def release(self) -> nn.Module:
+        """The module with memory of its own, in evaluation mode; this object cannot train it any further."""
+        self._weights.release()
+        return self.module.eval()
+
+    def _inputs(self, batches: list[torch.Tensor], views: torch.Tensor | None) -> Iterator[Batch]:
+        """What the steps of an epoch see, made for many batches at once: each operation costs more than its work on one batch.
+
+        Args:
+            batches: indices of images.
+            views: [N] or None.
+        """
         train, logits = self.data.train, self.data.logits
-        view = 0 if views is None else views[indices]
-        teacher = None if logits is None else logits[view, indices].float()  # [B, K]
-        student = self.module(train.take(indices, view))  # [B, K]
-        loss = self._loss(student, teacher, train.labels[indices])
-        self._optimizer.zero_grad(set_to_none=True)
+        image_bytes = 4 * train.images[0].numel()
+        ahead = max(1, _AHEAD_BYTES // (image_bytes * len(batches[0])))
+        for start in range(0, len(batches), ahead):
+            group = batches[start : start + ahead]
+            indices, sizes = torch.cat(group), [len(batch) for batch in group]
+            view = 0 if views is None else views[indices]
+            images = train.take(indices, view).split(sizes)
+            labels = train.labels[indices].split(sizes)
+            if logits is None:
+                yield from (
+                    (image, None, label) for image, label in zip(images, labels, strict=True)
+                )
+            else:
+                teacher = logits[view, indices].float().split(sizes)
+                yield from zip(images, teacher, labels, strict=True)
+
+    def _step(self, batch: Batch) -> torch.Tensor:
+        """One optimiser step; returns the loss, detached."""
+        images, teacher, labels = batch
+        loss = self._loss(self.module(images), teacher, labels)
+        self._weights.zero_grad()
         loss.backward()
         if self.recipe.clip_norm:
-            nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip_norm, foreach=True)
+            self._weights.clip_grad(self.recipe.clip_norm)
         self._optimizer.step()
         return loss.detach()
 
@@ -217,10 +250,6 @@ def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Op
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     """A contiguous copy on the CPU."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _is_finite(module: nn.Module) -> bool:
-    return all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
 
 
 def _mix(seed: int, epoch: int) -> int:

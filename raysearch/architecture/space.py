@@ -60,6 +60,7 @@ class SearchSpace:
         operations: which of "remove", "shrink", "skip" may be used.
         groups: the free channel groups, in the order of the widths of edits.
         frozen_groups: the channels that must keep their number, and why.
+        group_of: for each channel variable of `analyse(teacher)` the position of its group in `groups`, or -1 where it is frozen.
         removable: indices of the layers that may be removed.
         skip_pairs: [P, 2] int64, layer indices (from, to) of the skips that may be added.
         limits: the budget by metric, in absolute numbers; an accuracy limits nothing here.
@@ -100,6 +101,7 @@ class SearchSpace:
         )
         self.groups: tuple[ChannelGroup, ...] = grouped.free
         self.frozen_groups: tuple[ChannelGroup, ...] = grouped.frozen
+        self.group_of: tuple[int, ...] = grouped.group_of
         self._channels = channel_map(teacher, analysis, grouped)
         costs = CostModel.of(teacher, self._channels)
         self.removable: tuple[int, ...] = ()

@@ -14,7 +14,7 @@ from raysearch.models.build import State, build, module_path
 from raysearch.models.importance import ChannelSums, creates_channels
 
 # what torch-pruning raises, on the way, for a network that it does not understand
-_ITS_ERRORS = (
+ITS_ERRORS = (
     AssertionError,
     AttributeError,
     IndexError,
@@ -69,7 +69,7 @@ def pruning_importance(
             found = importance(graph.get_pruning_group(filters, pruner.prune_out_channels, rows))
             assert found is not None, f"no importance of {layer.name}"
             scores.add(blocks, found.detach().cpu().double().numpy()[rows])
-    except _ITS_ERRORS as error:
+    except ITS_ERRORS as error:
         raise WeightsError(
             f"distill.inherit: 'pruning' is not possible for this teacher, torch-pruning stops with {type(error).__name__} "
             f"({error}); use l1 or taylor"

@@ -53,11 +53,13 @@ def channel_scores(
     )
 
 
-def save_scores(path: Path, architecture: Architecture, scores: Iterable[np.ndarray]) -> None:
-    """Writes scores as safetensors, one array a channel variable."""
+def save_scores(
+    path: Path, architecture: Architecture, scores: Iterable[np.ndarray], *, edits: str = ""
+) -> None:
+    """Writes scores as safetensors, one array a channel variable; `edits`: the student that they belong to, if to one."""
     arrays = {str(number): values for number, values in enumerate(scores)}
     temporary = path.with_suffix(".tmp")
-    save_file(arrays, temporary, metadata={"architecture": architecture.id})
+    save_file(arrays, temporary, metadata={"architecture": architecture.id, "edits": edits})
     temporary.replace(path)
 
 
@@ -70,3 +72,9 @@ def load_scores(path: Path, architecture: Architecture) -> list[np.ndarray] | No
             return [file.get_tensor(str(number)) for number in range(len(file.keys()))]
     except (OSError, SafetensorError):
         return None
+
+
+def load_edits(path: Path) -> str:
+    """The `edits` that `save_scores` wrote into a file that `load_scores` can read."""
+    with safe_open(path, framework="numpy") as file:
+        return file.metadata()["edits"]

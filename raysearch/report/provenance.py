@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from raysearch.formatting import count, duration
+from raysearch.formatting import count, duration, percent
 from raysearch.report.markup import Html, bar_cell, element, join, table
 from raysearch.report.run_folder import RunFolder
 
@@ -25,7 +26,33 @@ def effort(run: RunFolder) -> Html | None:
         _bars("Trials by status", "status", trials, lambda value: count(round(value))),
     ]
     shown = [part for part in parts if part is not None]
-    return join(element("h2", "Effort"), element("div", shown, class_="two")) if shown else None
+    if not shown:
+        return None
+    training = (run.summary or {}).get("training_s")
+    sentence = (
+        training_sentence(training, run.seconds.get("total", 0.0))
+        if isinstance(training, int | float)
+        else ""
+    )
+    return join(
+        element("h2", "Effort"),
+        element("p", f"{sentence}.") if sentence else None,
+        element("div", shown, class_="two"),
+    )
+
+
+def training_sentence(training_s: float, total_s: float) -> str:
+    """What share of a run was training, without a full stop; empty where that is not known.
+
+    Args:
+        training_s: the teacher's training, and the trials' steps divided by the trials at once.
+        total_s: the wall time.
+    """
+    if not 0 < training_s <= total_s < math.inf:
+        return ""
+    share = percent(training_s / total_s, 0)
+    rest = duration(total_s - training_s)
+    return f"{share} of {duration(total_s)} was training; starting, testing, reporting and waiting took {rest}"
 
 
 def provenance(run: RunFolder) -> Html:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE = (5.6, 3.7)  # inches at 72 points; small, so that text stays readable on a phone
+NUM_METHODS = 8
+"""Methods in a drawing that have a colour of their own; more share them and differ in their lines."""
 ROLES = (
     "ink",
     "muted",
@@ -32,6 +34,7 @@ ROLES = (
     "teacher",
     "budget",
     "paper",
+    *(f"method{place}" for place in range(NUM_METHODS)),
 )
 COLOUR = {role: f"#0102{place + 16:02x}" for place, role in enumerate(ROLES)}
 """Role -> its stand-in; style.css gives each role its colours."""
@@ -41,7 +44,7 @@ MAX_LABEL = 28  # characters of a legend's entry
 MAX_POINTS = 1000  # marks of one kind in a figure, so that the page stays small
 Points = TypeVar("Points", list[Any], NDArray[Any])
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
@@ -85,7 +88,7 @@ def draw(name: str, plot: Callable[[Axes], None], *, alt: str) -> Html:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings = {**_STYLE, "svg.hashsalt": name}
+    settings = {**STYLE, "svg.hashsalt": name}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the reader's own fonts draw the text
         figure = Figure(figsize=SIZE)

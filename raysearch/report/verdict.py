@@ -16,7 +16,11 @@ from raysearch.formatting import count, percent
 SIZE_TOLERANCE = (
     0.1  # sizes closer than this share are one size: students fill 90 % of a budget at least
 )
-NAMES = {"uniform": "the uniformly scaled teacher", "random": "random search"}
+NAMES = {
+    "uniform": "the uniformly scaled teacher",
+    "random": "random search",
+    "prune": "torch-pruning",
+}
 
 
 def standard_error(first: float, second: float, num_test: int) -> float:

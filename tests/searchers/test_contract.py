@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from searchers.algorithm import Proposal
 from searchers.evolution import EvolutionAlgorithm
 from searchers.gp import GPAlgorithm
 from searchers.optuna import TPEAlgorithm
+from searchers.prune import PruneAlgorithm
 from searchers.random import RandomAlgorithm
 from searchers.testing import AlgorithmContract, make_chain_space
 from searchers.uniform import UniformAlgorithm
@@ -38,3 +40,16 @@ class TestUniform(AlgorithmContract):
 
     def make_algorithm(self, space, seed):
         return UniformAlgorithm(space, seed=seed)
+
+
+class TestPrune(AlgorithmContract):
+    covers_space = False
+
+    def make_algorithm(self, space, seed):
+        def pruned(forms):
+            students = space.sample(len(forms), seed=0)
+            return [
+                Proposal(str(one), {"channels": f}) for one, f in zip(students, forms, strict=True)
+            ]
+
+        return PruneAlgorithm(space, pruned, seed=seed)

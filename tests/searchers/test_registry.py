@@ -8,6 +8,7 @@ import pytest
 
 import searchers
 from raysearch.errors import ConfigError
+from searchers.algorithm import Proposal
 from searchers.foreign import SearcherAlgorithm
 from searchers.registry import METHODS, make_algorithm, option_names, resolve
 from searchers.tune import TuneSearcher
@@ -67,7 +68,11 @@ class Plain(Searcher):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_an_algorithm_that_proposes(toy_space, method):
-    assert toy_space.parse(make_algorithm(method, toy_space, 0, {}).ask().architecture)
+    def pruned(forms):
+        return [Proposal(str(student)) for student in toy_space.sample(len(forms), seed=0)]
+
+    algorithm = make_algorithm(method, toy_space, 0, {}, pruned=pruned)
+    assert toy_space.parse(algorithm.ask().architecture)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -16,8 +16,10 @@ from raysearch import load_config, prepare
 from raysearch.cluster import TrialResources
 from raysearch.errors import MissingPackageError
 from raysearch.models import build
+from raysearch.models.importance import l1_importance
 from raysearch.models.keep import keep_sets
 from raysearch.models.scores import load_scores, save_scores
+from raysearch.models.states import state_of
 from raysearch.objective import Measurement, f_reward
 from raysearch.teaching import make_context
 from searchers import RandomSearch
@@ -180,6 +182,29 @@ class TestTrial:
         assert all(torch.equal(found[name], expected[name]) for name in expected)
         first = build(student, inherit_from=problem.teacher).state_dict()
         assert not all(torch.equal(found[name], first[name]) for name in first)
+
+    def test_a_trial_may_name_the_channels_that_its_student_keeps(
+        self, problem, context, architectures
+    ):
+        rng = np.random.default_rng(0)
+        sizes = [len(v) for v in l1_importance(problem.architecture, state_of(problem.teacher))]
+        named = {name: [rng.random(size) for size in sizes] for name in ("one", "other")}
+        shared = dataclasses.replace(context, rankings=named)
+        student = context.search_space.apply(architectures[0])
+        found = {}
+        for name, scores in named.items():
+            trainable = trial(shared, architectures[0], channels=name)
+            trainable._begin()
+            keep = keep_sets(student, problem.architecture, scores)
+            expected = build(student, inherit_from=problem.teacher, keep=keep).state_dict()
+            found[name] = trainable._training.module.state_dict()
+            assert all(torch.equal(found[name][key], expected[key]) for key in expected)
+        assert not all(torch.equal(found["one"][key], found["other"][key]) for key in found["one"])
+
+    def test_channels_that_nobody_knows_make_an_invalid_student(self, context, architectures):
+        result = trial(context, architectures[0], channels="mine").train()
+        assert result["status"] == "invalid"
+        assert "channels: 'mine' is not known" in result["reason"]
 
     def test_inheriting_nothing_initialises_afresh(self, problem, architectures):
         alone = dataclasses.replace(problem, config=with_inherit(problem, "none"))

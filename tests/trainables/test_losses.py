@@ -89,3 +89,15 @@ def test_a_recipe_names_its_loss_and_constants() -> None:
     for name, value in expected.items():
         recipe = Recipe(loss=name, alpha=0.2, temperature=5.0, beta=0.7)  # type: ignore[arg-type]
         assert loss_function(recipe)(_STUDENT, _TEACHER, _LABELS).item() == value.item()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_the_gradient_of_kd_by_hand_is_autograds(alpha: float) -> None:
+    student = _STUDENT.clone().requires_grad_()
+    expected = alpha * functional.cross_entropy(student, _LABELS)
+    expected = expected + (1 - alpha) * 9 * softened_kl(student, _TEACHER, 3.0)
+    found = kd(student, _TEACHER, _LABELS, alpha=alpha, temperature=3.0)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+    (wanted,) = torch.autograd.grad(2 * expected, student)
+    (given,) = torch.autograd.grad(2 * found, student)
+    assert torch.allclose(given, wanted, rtol=1e-12, atol=1e-14)

@@ -1,0 +1,1 @@
+"""What `benchmarks/peers.py` compares: one file a peer, and what they share."""
