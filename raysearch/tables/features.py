@@ -8,11 +8,13 @@ from raysearch.architecture import SearchSpace
 from raysearch.architecture.edits import EditsBatch
 from raysearch.architecture.encoding import ALL_TYPES
 
+NUM_COSTS = 2
+"""The first columns."""
 _OUT = 5  # the column of output channels in the compact form's attributes
 
 
 def describe_students(space: SearchSpace, batch: EditsBatch) -> np.ndarray:
-    """[n, D] float64: the logarithms of parameters (column 0) and MACs; `SearchSpace.features` (bits, widths, depth of each stage,
+    """[n, D] float64: the logarithms of parameters and MACs (columns 0 and 1); `SearchSpace.features` (bits, widths, depth of each stage,
     skips, share of parameters); log channels of each layer (0 where it is gone), the narrowest of them, the number of layers.
     """
     compact = space.encode_compact(batch)

@@ -79,9 +79,12 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[st
     """Writes rows (keys of `SCHEMA`; an absent one is null) and metadata in the layout that `read_file` reads."""
     columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
     text = json.dumps({"version": VERSION, **about})
-    table = pa.table(columns, SCHEMA.with_metadata({"raysearch": text}))
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd", compression_level=19)
+    # as Arrow's own schema the metadata would be there twice
+    options: dict[str, Any] = {"compression_level": 19, "store_schema": False}
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd", **options) as writer:
+        writer.write_table(pa.table(columns, SCHEMA))
+        writer.add_key_value_metadata({"raysearch": text})
 
 
 _REMEDY = "make the table again with benchmarks/make_tables.py"

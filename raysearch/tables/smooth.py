@@ -1,4 +1,7 @@
-"""A Gaussian process with one length scale for all outputs, and its average with a forest.
+"""The model of a table's rows: a straight line in a few inputs, and for what is left a forest and a Gaussian process, averaged.
+
+The line says what is known beforehand to matter most and may be all that few rows can tell: size, and how the short training went.
+
 
 Notation
     X      [n, D] standardised inputs       Z   [n, O] standardised outputs
@@ -51,12 +54,44 @@ class Standard:
         return (values - self.mean) / self.scale
 
 
-def tune(x: np.ndarray, z: np.ndarray) -> Kernel:
-    """The kernel of the largest marginal likelihood, within bounds that keep it from following single rows. x: [n, D], z: [n, O]."""
+@dataclass(frozen=True, eq=False)
+class Trend:
+    """Ridge regression of unit penalty on some standardised inputs.
+
+    Attributes:
+        columns: of x; none: the mean alone.
+        inputs: their standardisation.
+        mean: [O], slope: [number of columns, O].
+    """
+
+    columns: tuple[int, ...]
+    inputs: Standard
+    mean: np.ndarray
+    slope: np.ndarray
+
+    @classmethod
+    def fit(cls, x: np.ndarray, z: np.ndarray, columns: tuple[int, ...]) -> Trend:
+        """x: [n, D], z: [n, O]."""
+        inputs = Standard.of(x[:, columns])
+        at, mean = inputs(x[:, columns]), z.mean(axis=0)
+        gram = at.T @ at + np.eye(len(columns))
+        return cls(columns, inputs, mean, np.linalg.solve(gram, at.T @ (z - mean)))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """x: [m, D] -> [m, O]."""
+        return self.inputs(x[:, self.columns]) @ self.slope + self.mean
+
+
+def tune(x: np.ndarray, z: np.ndarray, columns: tuple[int, ...]) -> Kernel:
+    """The kernel of the largest marginal likelihood of what the trend leaves, within bounds that keep it from following single rows.
+
+    x: [n, D], z: [n, O]; `columns` are the trend's.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
+    z = z - Trend.fit(x, z, columns)(x)
     rows = np.random.default_rng(0).permutation(len(x))[:NUM_TUNED]
     x, z = Standard.of(x)(x)[rows], Standard.of(z)(z)[rows]
     shape = ConstantKernel(1.0, (0.1, 10)) * Matern(10.0, (2, 1e3), nu=2.5)
@@ -71,18 +106,19 @@ def tune(x: np.ndarray, z: np.ndarray) -> Kernel:
 
 @dataclass(frozen=True, eq=False)
 class Blend:
-    """The average of a forest and a Gaussian process, kept within the range of what it was fitted to.
+    """A trend, and the average of a forest and a Gaussian process for what it leaves; kept within the range of what it was fitted to.
 
     Both have about the same error. A process alone would be the very model that some of the compared searchers use, and flatter them;
     a forest alone is a staircase on which neighbours are equal.
 
     Attributes:
-        forest, kernel: the two.
+        trend, forest, kernel: the three.
         inputs, outputs: how rows are standardised.
         x: [n, D] and alpha: [n, O], of the notation.
         low, high: [O], the range.
     """
 
+    trend: Trend
     forest: Forest
     kernel: Kernel
     inputs: Standard
@@ -93,18 +129,21 @@ class Blend:
     high: np.ndarray
 
     @classmethod
-    def fit(cls, x: np.ndarray, z: np.ndarray, kernel: Kernel) -> Blend:
-        """x: [n, D], z: [n, O]."""
-        inputs, outputs = Standard.of(x), Standard.of(z)
+    def fit(cls, x: np.ndarray, z: np.ndarray, columns: tuple[int, ...], kernel: Kernel) -> Blend:
+        """x: [n, D], z: [n, O]; `columns` are the trend's."""
+        trend = Trend.fit(x, z, columns)
+        rest = z - trend(x)
+        inputs, outputs = Standard.of(x), Standard.of(rest)
         at = inputs(x)
         gram = kernel(at, at) + kernel.noise * np.eye(len(at))
         return cls(
-            Forest.fit(x, z),
+            trend,
+            Forest.fit(x, rest),
             kernel,
             inputs,
             outputs,
             at,
-            np.linalg.solve(gram, outputs(z)),
+            np.linalg.solve(gram, outputs(rest)),
             z.min(axis=0),
             z.max(axis=0),
         )
@@ -113,4 +152,4 @@ class Blend:
         """x: [m, D] -> [m, O]."""
         smooth = self.kernel(self.inputs(x), self.x) @ self.alpha
         smooth = smooth * self.outputs.scale + self.outputs.mean
-        return np.clip((smooth + self.forest(x)) / 2, self.low, self.high)
+        return np.clip(self.trend(x) + (smooth + self.forest(x)) / 2, self.low, self.high)

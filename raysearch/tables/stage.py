@@ -111,7 +111,12 @@ class StageModel:
 
     @classmethod
     def fit(
-        cls, columns: Columns, x: np.ndarray, values: np.ndarray, keys: Sequence[str]
+        cls,
+        columns: Columns,
+        x: np.ndarray,
+        values: np.ndarray,
+        keys: Sequence[str],
+        trend: tuple[int, ...] = (),
     ) -> StageModel:
         """Fits the model and finds its errors.
 
@@ -119,13 +124,14 @@ class StageModel:
             x: [n, D]; the first column is the logarithm of the parameters.
             values: [n, T] outcomes.
             keys: [n] architecture ids.
+            trend: columns of x that the model's straight line is of.
         """
         z = columns.to_z(values)
-        kernel, folds = tune(x, z), fold_of(keys)
+        kernel, folds = tune(x, z, trend), fold_of(keys)
         expected = np.empty_like(z)
         for fold in range(NUM_FOLDS):
             held = folds == fold
-            expected[held] = Blend.fit(x[~held], z[~held], kernel)(x[held])
+            expected[held] = Blend.fit(x[~held], z[~held], trend, kernel)(x[held])
         residuals = z - expected
         places = np.stack([expected[:, columns.loss], x[:, 0]], axis=1)
         scale = np.maximum(places.std(axis=0), 1e-9)
@@ -137,7 +143,7 @@ class StageModel:
             kept = np.sqrt(np.clip(1 - noise / total, 0, 1))
             repeated = Lenders(places[rows] / scale, deviating)
         own = Lenders(places / scale, residuals * kept)
-        model = Blend.fit(x, z, kernel)
+        model = Blend.fit(x, z, trend, kernel)
         return cls(columns, model, columns.to_values(expected), scale, own, repeated)
 
     def predict(self, x: np.ndarray, architecture_id: str, seed: int) -> np.ndarray:

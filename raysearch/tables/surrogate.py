@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raysearch.tables.features import NUM_COSTS
 from raysearch.tables.stage import Columns, StageModel
 from raysearch.tables.validation import NUM_FOLDS, errors_by_budget
 
@@ -75,7 +76,9 @@ def fit_surrogate(
     if len(set(names[done])) >= MIN_ARCHITECTURES:
         given = np.concatenate([x, first.columns.to_z(short)], axis=1)
         columns = Columns(full.shape[1] // 2 - 1, test=True)
-        second = StageModel.fit(columns, given[done], full[done], list(names[done]))
+        ends = (first.columns.accuracy, first.columns.loss)  # what the short training came to
+        trend = (*range(NUM_COSTS), *(x.shape[1] + column for column in ends))
+        second = StageModel.fit(columns, given[done], full[done], list(names[done]), trend)
         errors += _errors("full_", second, budget[done], full[done])
     return Surrogate(first, second, pd.DataFrame(errors), int((~usable).sum()))
 
