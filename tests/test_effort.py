@@ -79,6 +79,8 @@ def test_seconds_end_a_search_and_those_of_proposing_count(tmp_path):
     assert len(run(search, itertools.repeat(4))) == 3
     assert Effort(seconds=2.0).allows_another([{"seconds": 1.5, "propose_s": 0.4}], 0)
     assert not Effort(seconds=2.0).allows_another([{"seconds": 1.5, "propose_s": 0.6}], 0)
+    busy = {"seconds": 9.0, "cpu_seconds": 1.5, "device": "cpu", "propose_s": 0.4}
+    assert Effort(seconds=2.0).allows_another([busy], 0)
     # one running student counts as the average of those before
     assert not Effort(seconds=2.0).allows_another([{"seconds": 1.0}], 1)
 
