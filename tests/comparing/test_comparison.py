@@ -87,7 +87,7 @@ def test_each_cell_is_a_run_whose_numbers_are_the_csv_s(finished):
         run = raysearch.Result.read(comparison.path / row["path"])
         own = [one for one in run.students if one.metrics["search"] is not None]
         assert row["test_accuracy"] == own[0].test_accuracy
-        assert row["value"] == run.to_pandas()["value"].max()
+        assert row["value"] == pytest.approx(run.to_pandas()["value"].max(), abs=1e-12)
         assert row["cpu_seconds"] > 0
         assert write_report(run.path).stat().st_size > 0
 
