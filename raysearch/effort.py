@@ -14,6 +14,7 @@ average of those before, are below the limit: the last ones may overshoot it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,11 @@ class Effort:
     epochs: int | None = None
     seconds: float | None = None
     epochs_of_trial: int = 1
+
+    @property
+    def num_trials(self) -> float:
+        """The students that it affords at least, as far as that is known before."""
+        return math.inf if self.epochs is None else self.epochs // self.epochs_of_trial
 
     def allows_another(self, records: Sequence[Record], num_in_flight: int) -> bool:
         """Whether one more student may be started.

@@ -48,6 +48,7 @@ def run(search, trained):
 
 def test_the_same_epochs_are_more_students_where_some_are_stopped_early(tmp_path):
     effort = Effort(epochs=16, epochs_of_trial=4)
+    assert stage(tmp_path / "new", effort).num_total == 4
     assert run(stage(tmp_path / "a", effort), itertools.repeat(4)) == [4, 4, 4, 4]
     early = run(stage(tmp_path / "b", effort), itertools.cycle([4, 2, 2]))
     assert early == [4, 2, 2, 4, 2]  # 14: what is left holds no whole training
