@@ -68,14 +68,15 @@ class Comparison:
         """One row a cell: `compare.csv`."""
         import pandas as pd
 
-        return pd.read_csv(self.path / "compare.csv")
+        return pd.read_csv(self.path / "compare.csv", float_precision="round_trip")
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
         """One row an evaluation: `evaluations.csv`."""
         import pandas as pd
 
-        return pd.read_csv(self.path / "evaluations.csv", low_memory=False)
+        path = self.path / "evaluations.csv"
+        return pd.read_csv(path, low_memory=False, float_precision="round_trip")
 
     def __repr__(self) -> str:
         return f"Comparison({self.path}: {self.verdict})"
@@ -134,7 +135,7 @@ def compare(
         trial = manifest.cell_config(cell, Path())
         make_algorithm(cell.method, problem.space, cell.seed, trial.search.options)
     default = f"compare-{folder_label(problem.data.name)}-{folder_label(base.teacher.model)}"
-    manifest, folder = open_folder(manifest, base, default)
+    folder = open_folder(manifest, base, default)
     from raysearch.comparing.results import Files
 
     failures = _run_cells(manifest, Files(folder), teacher, data, progress)
@@ -169,8 +170,8 @@ def _placed(config: Config, name: str | None, storage: str | None) -> Config:
     return load_config(config.model_dump(), {"run": named}) if named else config
 
 
-def open_folder(manifest: Manifest, base: Config, default: str) -> tuple[Manifest, Path]:
-    """The folder, new or of an earlier session, and the plan of all its sessions together.
+def open_folder(manifest: Manifest, base: Config, default: str) -> Path:
+    """The folder, new or of an earlier session, with the plan of all its sessions together written in it.
 
     Raises:
         InputError: the name is taken, or the earlier session had another configuration.
@@ -193,7 +194,7 @@ def open_folder(manifest: Manifest, base: Config, default: str) -> tuple[Manifes
         check_run_name(base.run.storage, folder.name)
         folder.mkdir(parents=True)
     manifest.write(folder)
-    return manifest, folder
+    return folder
 
 
 def _joined(manifest: Manifest, folder: Path) -> Manifest:
@@ -235,7 +236,7 @@ def _run_cells(
                     display.note(f"search {place} of {len(asked)}: {cell.method}, seed {cell.seed}")
                 try:
                     _run_cell(manifest, files, cell, teacher, data, progress)
-                except RaysearchError as error:
+                except RunError as error:
                     failures[cell] = str(error)
     except KeyboardInterrupt:
         raise RunInterrupted(files.folder, "the same command") from None
@@ -292,7 +293,7 @@ def _replay(
     replay = Replay(table, manifest.config)
     replay.check(manifest.methods)
     manifest = make_manifest(base, methods, seeds, equal, known | describe_table(table))
-    manifest, folder = open_folder(manifest, base, f"compare-{folder_label(table.problem)}")
+    folder = open_folder(manifest, base, f"compare-{folder_label(table.problem)}")
     from raysearch.progress import Progress
 
     with Progress(enabled=None) as display:
@@ -315,7 +316,7 @@ def _replay_cells(
             try:
                 row, evaluations = replay.run(problem_name(manifest), config)
                 write_replay(files.run(cell), row, evaluations)
-            except RaysearchError as error:
+            except RunError as error:
                 failures[cell] = str(error)
             display.advance()
     except KeyboardInterrupt:

@@ -8,12 +8,13 @@ affords more students. A student is started while the rest holds a whole trainin
 left over.
 
 Seconds: of the training of its trials, each by its own clock and summed, and of the method that proposed them. So neither the number
-of workers nor the pauses between them count. A student is started while the seconds spent, with the running students taken as the
+of workers nor the pauses between them count. On the CPU a trial's clock is its processor time, which other processes do not slow down. A student is started while the seconds spent, with the running students taken as the
 average of those before, are below the limit: the last ones may overshoot it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,11 @@ class Effort:
     epochs: int | None = None
     seconds: float | None = None
     epochs_of_trial: int = 1
+
+    @property
+    def num_trials(self) -> float:
+        """The students that it affords at least, as far as that is known before."""
+        return math.inf if self.epochs is None else self.epochs // self.epochs_of_trial
 
     def allows_another(self, records: Sequence[Record], num_in_flight: int) -> bool:
         """Whether one more student may be started.
@@ -62,4 +68,5 @@ def epochs_of(record: Record) -> int:
 
 def seconds_of(record: Record) -> float:
     """The seconds of a student's training, and of the method that proposed it."""
-    return float(record.get("seconds") or 0.0) + float(record.get("propose_s") or 0.0)
+    key = "cpu_seconds" if record.get("device") == "cpu" else "seconds"
+    return float(record.get(key) or 0.0) + float(record.get("propose_s") or 0.0)

@@ -300,7 +300,8 @@ class SearchStage:
 
     @property
     def num_total(self) -> int:
-        return max(self.num_trials, self.num_finished)
+        expected = min(self.num_trials, self._effort.num_trials)
+        return max(int(expected), self.num_finished)
 
     @property
     def done(self) -> bool:

@@ -48,6 +48,7 @@ def run(search, trained):
 
 def test_the_same_epochs_are_more_students_where_some_are_stopped_early(tmp_path):
     effort = Effort(epochs=16, epochs_of_trial=4)
+    assert stage(tmp_path / "new", effort).num_total == 4
     assert run(stage(tmp_path / "a", effort), itertools.repeat(4)) == [4, 4, 4, 4]
     early = run(stage(tmp_path / "b", effort), itertools.cycle([4, 2, 2]))
     assert early == [4, 2, 2, 4, 2]  # 14: what is left holds no whole training
@@ -79,6 +80,8 @@ def test_seconds_end_a_search_and_those_of_proposing_count(tmp_path):
     assert len(run(search, itertools.repeat(4))) == 3
     assert Effort(seconds=2.0).allows_another([{"seconds": 1.5, "propose_s": 0.4}], 0)
     assert not Effort(seconds=2.0).allows_another([{"seconds": 1.5, "propose_s": 0.6}], 0)
+    busy = {"seconds": 9.0, "cpu_seconds": 1.5, "device": "cpu", "propose_s": 0.4}
+    assert Effort(seconds=2.0).allows_another([busy], 0)
     # one running student counts as the average of those before
     assert not Effort(seconds=2.0).allows_another([{"seconds": 1.0}], 1)
 

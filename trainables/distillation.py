@@ -287,6 +287,7 @@ class DistillationTrainable(tune.Trainable):
             "epochs_target": self._recipe.epochs,
             "seconds": self._seconds,
             "cpu_seconds": self._cpu_seconds,
+            "device": self._context.device,
             "peak_memory_bytes": _peak_memory_bytes(),
         }
 

@@ -296,8 +296,9 @@ def _costs(contents: Contents) -> Html:
         table(head, rows, caption="Mean cost of a search by method"),
         element(
             "p",
-            f"Means over seeds. Equal for all: {EQUAL[contents.equal]} ({contents.budget}). Seconds of training are summed over the "
-            "trials, each by its own clock, so they do not depend on how many run at once.",
+            f"Means over seeds. Equal for all: {EQUAL[contents.equal]} ({contents.budget}). Seconds are summed over the trials, "
+            "each by its own clock; on a busy machine CPU seconds are the fairer ones, and the figure takes them where students were "
+            "trained on the CPU.",
             class_="note",
         ),
     )

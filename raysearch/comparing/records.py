@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from raysearch.comparing.curves import Floats, best_so_far
+from raysearch.effort import epochs_of, seconds_of
 from raysearch.files import RunFiles, read_json
 
 if TYPE_CHECKING:
@@ -188,8 +189,7 @@ def evaluation_rows(
     best = best_so_far([np.nan if value is None else value for value in values])
     rows, epochs, seconds = [], 0, 0.0
     for place, record in enumerate(records):
-        epochs += int(record.get("epochs_done") or 0)
-        seconds += float(record.get("seconds") or 0) + float(record.get("propose_s") or 0)
+        epochs, seconds = epochs + epochs_of(record), seconds + seconds_of(record)
         row = {key: record.get(key) for key in EVALUATION_COLUMNS}
         row |= {"problem": problem, "method": method, "seed": seed, "evaluation": place + 1}
         row |= {"epochs": record.get("epochs_done"), "best": float(best[place])}

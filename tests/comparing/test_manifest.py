@@ -127,7 +127,7 @@ def test_without_a_name_the_same_command_continues_and_another_configuration_beg
     def folder(*overrides):
         config = load_config({"run": {"storage": str(tmp_path)}}, overrides)
         plan = make_manifest(config, "gp", 1, "trials")
-        return open_folder(plan, config, "compare-digits")[1].name
+        return open_folder(plan, config, "compare-digits").name
 
     (tmp_path / "compare-digits-002").mkdir()  # something else
     names = [folder(), folder(), folder("search.trials=3"), folder(), folder("search.trials=3")]
