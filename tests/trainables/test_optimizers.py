@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from raysearch.models import trace
 from trainables.optimizers import SGD, AdamW, Optimizer
 
 
@@ -68,19 +69,22 @@ def test_a_loaded_state_continues_exactly_and_is_a_copy(name: str) -> None:
     assert all(torch.equal(one, two) for one, two in zip(whole, parts, strict=True))
 
 
-def test_training_does_not_import_torchs_compiler() -> None:
+def test_building_and_training_do_not_import_torchs_compiler() -> None:
     """It takes a worker longer than a small student's training."""
+    teacher = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+    text = trace(teacher, (1, 8, 8)).to_json()
     code = """
 import sys, numpy as np, torch
+from raysearch.architecture import Architecture
 from raysearch.data import distillation_data, from_arrays
+from raysearch.models import build
 from trainables.recipe import Recipe
 from trainables.training import Training
 x, y = np.zeros((60, 1, 8, 8), np.uint8), np.arange(60) % 3
 x[:, 0, 0, 0] = y
 data = distillation_data(from_arrays((x, y), augment="none")).to("cpu")
-module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
-training = Training(module, data, Recipe(loss="ce", epochs=1))
+training = Training(build(Architecture.from_json(sys.argv[1])), data, Recipe(loss="ce", epochs=1))
 training.train_epoch(), training.validate(), training.state_dict()
 assert "torch._dynamo" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code, text], check=True, timeout=120)
