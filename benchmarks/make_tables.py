@@ -104,7 +104,7 @@ def train_row(bench: Bench, architecture: str, *, seed: int = 0, full: bool = Fa
     start = time.process_time()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        keep = context.ranking().keep(student)
+        keep = context.ranking.keep(student)
         module = build(student, inherit_from=context.teacher_state, keep=keep)
     row: Row = _train(bench, module, "search", seed)
     row["cpu_seconds"] = time.process_time() - start

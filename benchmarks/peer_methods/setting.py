@@ -146,7 +146,7 @@ def inherit(setting: Setting, edits: Edits | str) -> nn.Module:
     student = context.search_space.apply(edits)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(setting.seed)
-        keep = context.ranking().keep(student)
+        keep = context.ranking.keep(student)
         return build(student, inherit_from=context.teacher_state, keep=keep)
 
 

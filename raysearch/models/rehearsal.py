@@ -80,7 +80,8 @@ def rehearse_unary(layer: Layer, function: Callable[..., Any]) -> None:
     if key in _TAKEN:
         return
     try:
-        function(_empty((_BATCH,)), *args, **kwargs)
+        # real numbers: functions on the meta device would import torch's compiler, a second for each process
+        function(torch.zeros(_BATCH), *args, **kwargs)
     except NotImplementedError:
         pass
     except Exception as error:  # as in `_run`

@@ -162,3 +162,18 @@ def test_text_is_escaped_and_html_is_not() -> None:
     assert element("p", title='"><x', class_=None) == '<p title="&quot;&gt;&lt;x"></p>'
     assert join(["a", 1, None, ["&"]]) == "a1&amp;"
     assert join(Html("<b>") + "<c>") == "&lt;b&gt;&lt;c&gt;"
+
+
+@pytest.mark.parametrize(
+    ("training_s", "found"),
+    [(90.0, "48 % of 3 min 07 s was training"), (500.0, None), ("x", None), (float("nan"), None)],
+)
+def test_the_share_of_training_is_said_where_it_is_known(
+    complete: Path, training_s: object, found: str | None
+) -> None:
+    summary = json.loads((complete / "summary.json").read_text())
+    summary["seconds"] = {**summary["seconds"], "total": 186.9}
+    summary["training_s"] = training_s
+    (complete / "summary.json").write_text(json.dumps(summary))
+    text = Page(write_report(complete)).text
+    assert (found in text) if found else ("was training" not in text)
