@@ -52,7 +52,7 @@ class ReplayTrainable(tune.Trainable):
 
     Config keys: `architecture` (text of the edits), and optionally `stage` ("search" is the default), `seed`, `epochs_per_step`.
     Beside the distillation's keys each result holds `exact`: from a row of the table, or predicted by its surrogate; in a stage of full
-    training also `test_accuracy`. `seconds` are processor seconds of the training that is replayed.
+    training also `test_accuracy`. `seconds` and `cpu_seconds` both are processor seconds of the training that is replayed.
     """
 
     @classmethod
@@ -165,6 +165,7 @@ class ReplayTrainable(tune.Trainable):
         student = replay.student if replay else None
         num_params = student.num_params if student else 0
         target = table.full_epochs if self._is_full else table.epochs
+        seconds = replay.seconds * self._epochs_done / target if replay else 0.0
         return {
             "teacher_accuracy": table.teacher.accuracy,
             "num_params": num_params,
@@ -172,7 +173,8 @@ class ReplayTrainable(tune.Trainable):
             "memory_bytes": student.memory_bytes if student else 0,
             "compression": 1 - num_params / table.teacher.num_params if student else 0.0,
             "epochs_target": target,
-            "seconds": replay.seconds * self._epochs_done / target if replay else 0.0,
+            "seconds": seconds,
+            "cpu_seconds": seconds,
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
