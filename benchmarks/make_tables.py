@@ -26,8 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from benchmarks.problems import problem_config, problem_names
@@ -39,6 +37,7 @@ from raysearch.models import build
 from raysearch.objective import REWARDS, Measurement
 from raysearch.problem import Problem, space_arguments
 from raysearch.stages import ObservationLog
+from raysearch.tables import write_table
 from raysearch.teaching import evaluate_part, make_context, teach
 from searchers.algorithm import Observation
 from searchers.registry import make_algorithm
@@ -284,7 +283,7 @@ class TableMaker:
         return Observation(
             architecture=row["architecture"],
             value=self._value(row),
-            fidelity=len(row["loss"]),
+            fidelity=1.0,
             status="full",
         )
 
@@ -296,7 +295,6 @@ class TableMaker:
         config = problem.config.model_dump(mode="json")
         config["data"]["path"] = None  # of this machine
         about = {
-            "version": 1,
             "problem": path.stem,
             "config": config,
             "architecture": problem.architecture.to_json(),
@@ -305,42 +303,17 @@ class TableMaker:
             "versions": {name: metadata.version(name) for name in ("raysearch", "torch", "numpy")},
             "command": command,
         }
-        write_table(path, self.log.records, about)
+        write_table(path, fullest(self.log.records), about)
 
 
-def write_table(path: Path, records: Sequence[Row], about: Row) -> None:
-    """Packs rows, the fullest training of each student and seed, with what must be known of them."""
+def fullest(records: Sequence[Row]) -> list[Row]:
+    """Of each student and seed the training that went furthest."""
     best: dict[tuple[str, int], Row] = {}
     for row in records:
         key = (row["architecture_id"], row["seed"])
         if key not in best or row["full"]:
             best[key] = row
-    columns = {field.name: [row.get(field.name) for row in best.values()] for field in SCHEMA}
-    table = pa.table(columns, SCHEMA.with_metadata({"raysearch": json.dumps(about)}))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd", compression_level=19)
-
-
-_CURVE = pa.list_(pa.float32())
-SCHEMA = pa.schema(
-    [
-        ("architecture", pa.string()),
-        ("architecture_id", pa.string()),
-        ("source", pa.string()),
-        ("budget", pa.float64()),
-        ("seed", pa.int64()),
-        ("num_params", pa.int64()),
-        ("macs", pa.int64()),
-        ("accuracy", _CURVE),
-        ("loss", _CURVE),
-        ("full_accuracy", _CURVE),
-        ("full_loss", _CURVE),
-        ("test_accuracy", pa.float64()),
-        ("test_loss", pa.float64()),
-        ("cpu_seconds", pa.float64()),
-        ("full_cpu_seconds", pa.float64()),
-    ]
-)
+    return list(best.values())
 
 
 def _key(row: Row) -> tuple[str, int, bool]:
