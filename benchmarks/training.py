@@ -196,11 +196,13 @@ class Way:
 
 
 def random_images(shape: tuple[int, int, int], num_train: int) -> Any:
-    """Random images that can be learned a little: a faint pattern a class under noise; ((x, y), (x_test, y_test))."""
+    """Random images that can be learned: a coarse pattern for each class under noise; ((x, y), (x_test, y_test))."""
     rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 40, (10, *shape))
+    channels, height, width = shape
+    coarse = rng.integers(0, 100, (10, channels, 4, 4))
+    patterns = coarse.repeat(height // 4, axis=2).repeat(width // 4, axis=3)
     labels = rng.integers(0, 10, num_train + 1_000 + 200)
-    noise = rng.integers(0, 216, (len(labels), *shape))
+    noise = rng.integers(0, 156, (len(labels), *shape))
     images = (noise + patterns[labels]).astype(np.uint8)
     return (images[:-200], labels[:-200]), (images[-200:], labels[-200:])
 
