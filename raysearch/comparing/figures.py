@@ -150,7 +150,7 @@ def _anytime(evaluations: pd.DataFrame, methods: Sequence[str], axis: str) -> Dr
         axes.set_ylabel("best value so far")
         if axis == "evaluation":
             whole_axis(axes)
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")  # a short search leaves a low line
 
     return Drawing(
         f"anytime-{axis.replace('_', '-')}",

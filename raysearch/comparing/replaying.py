@@ -6,6 +6,7 @@ the same rewards. Nothing is stopped early, whatever the schedule says, because 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from raysearch.errors import ConfigError, InputError, RunError
 from raysearch.objective import compression, final_order, parse_floor
 from raysearch.stages import ObservationLog, SearchStage
 from searchers.algorithm import Observation, Proposal
-from searchers.registry import make_algorithm
+from searchers.registry import make_algorithm, resolve
 
 if TYPE_CHECKING:
     from raysearch.architecture import Architecture, SearchSpace
@@ -70,6 +71,10 @@ class Replay:
         """Raises InputError where the configuration is not the table's, the budget cannot be met or a method does not fit."""
         check_table(self.table, self.config)
         for method in methods:
+            if "pruned" in inspect.signature(resolve(method)).parameters:
+                raise ConfigError(
+                    f"methods: {method!r} prunes the teacher's weights, which a table does not hold; leave it out, or compare without --table"
+                )
             options = self.config.search.options if method == self.config.search.method else {}
             make_algorithm(method, self.space, 0, options)
 

@@ -201,10 +201,10 @@ def _notes(manifest: Manifest, cells: pd.DataFrame, unfinished: Sequence[str]) -
         "All searches share the teacher, the split of the data and the training recipes; a seed stands for the stream of the method "
         "and of the trainings."
     )
-    notes.append(
-        "Every search but random begins with the uniformly scaled teacher, as in a run: under a budget it is the first student "
-        "that is evaluated."
-    )
+    if search.first:
+        notes.append(
+            f"Every search but random begins with the students of search.first, as in a run: {', '.join(search.first)}."
+        )
     notes.append(
         f"Each search sends its {manifest.config.finish.students} most valued students into the full training, and the best of them on "
         "the validation part is its final student."

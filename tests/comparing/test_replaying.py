@@ -164,6 +164,14 @@ def test_a_budget_that_nothing_meets_and_a_table_that_is_none_are_refused(table_
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_method_that_needs_the_teacher_s_weights_is_refused(table_file, tmp_path):
+    with pytest.raises(ConfigError, match="'prune' prunes the teacher's weights"):
+        raysearch.compare(
+            methods="random,prune", table=table_file, overrides=SMALL, storage=str(tmp_path)
+        )
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_taken_is_refused(table_file, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(RunFolderError, match=r"'mine' exists .* is no comparison"):
