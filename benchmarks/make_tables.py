@@ -147,9 +147,18 @@ class TableMaker:
     Args:
         problem: its teacher is trained where needed.
         log: the rows so far.
+        num_random, num_searched: students of each budget that are drawn, and that each search proposes.
     """
 
-    def __init__(self, problem: Problem, log: ObservationLog) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        log: ObservationLog,
+        *,
+        num_random: int = NUM_RANDOM,
+        num_searched: int = NUM_SEARCHED,
+    ) -> None:
+        self.num_random, self.num_searched = num_random, num_searched
         self.problem = problem
         self.card = teach(problem)
         self.log = log
@@ -208,7 +217,7 @@ class TableMaker:
             if budget is not None:
                 yield self._task(str(space.uniform()), "uniform", budget)
         for edits in zip(
-            *(space.sample(NUM_RANDOM, seed=0) for space in self._spaces.values()), strict=True
+            *(space.sample(self.num_random, seed=0) for space in self._spaces.values()), strict=True
         ):
             for budget, one in zip(self._spaces, edits, strict=True):
                 yield self._task(str(one), "random", budget)
@@ -219,7 +228,7 @@ class TableMaker:
             algorithm = make_algorithm(method, space, seed=0)
             told = 0
             found = sum(row["source"] == method for row in self._of(budget))
-            for _ in range(NUM_SEARCHED - found):
+            for _ in range(self.num_searched - found):
                 rows = self._of(budget)
                 for row in rows[told:]:
                     algorithm.tell(self._observation(row))
@@ -348,16 +357,24 @@ def main() -> None:
     parser.add_argument("problem", choices=problem_names())
     parser.add_argument("--data", type=Path, help="a folder with fashion_mnist/ and cifar10/")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--random", type=int, default=NUM_RANDOM, help="students of each budget")
+    parser.add_argument("--searched", type=int, default=NUM_SEARCHED, help="by each search")
     parser.add_argument("--out", type=Path, default=TABLES, help="the folder of the tables")
     parser.add_argument("--pack-only", action="store_true", help="of the rows that there are")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
     log = ObservationLog(options.out / "work" / f"{options.problem}.jsonl")
-    maker = TableMaker(prepare(problem_config(options.problem, options.data)), log)
+    maker = TableMaker(
+        prepare(problem_config(options.problem, options.data)),
+        log,
+        num_random=options.random,
+        num_searched=options.searched,
+    )
     if not options.pack_only:
         maker.run(options.workers)
-    command = shlex.join(["python", "-m", "benchmarks.make_tables", options.problem])
+    counts = [f"--random={options.random}", f"--searched={options.searched}"]
+    command = shlex.join(["python", "-m", "benchmarks.make_tables", options.problem, *counts])
     path = options.out / f"{options.problem}.parquet"
     maker.pack(path, command)
     print(f"{path}: {len(log.records)} trainings, {path.stat().st_size / 1e3:.0f} kB")
