@@ -107,7 +107,8 @@ class SearchConfig(_Section):
     `epochs` and `seconds` end the search too (see `raysearch.effort`), whichever comes first; null: `trials` alone does.
 
     `first` lists what is evaluated before the method is asked: the uniformly scaled student, and pruned ones by their forms
-    (`raysearch.models.pruned`). Random search is a baseline of the literature, and gets no such help.
+    (`raysearch.models.pruned`); auto: uniform and ours-l1, where there is a size to prune to. Random search is a baseline of the
+    literature, and gets no such help.
     """
 
     method: Annotated[str, Field(min_length=1)] = "gp"
@@ -116,7 +117,7 @@ class SearchConfig(_Section):
     seconds: PositiveNumber | None = None
     concurrency: PositiveInt | None = None
     warm_start: str | None = None
-    first: list[FirstCandidate] = ["uniform"]
+    first: list[FirstCandidate] | Literal["auto"] = "auto"
     options: dict[str, Any] = {}
 
 
@@ -168,7 +169,7 @@ class DistillConfig(TrainingConfig):
 class FinishConfig(TrainingConfig):
     """The full training of the best few."""
 
-    epochs: PositiveInt = 20
+    epochs: PositiveInt = 60
     students: PositiveInt = 3
     init: Literal["search", "inherit", "fresh"] = "search"
 
@@ -302,7 +303,7 @@ def _check_whole(config: Config) -> None:
         ("baselines", config.baselines),
         ("search.first", config.search.first),
     ):
-        if len(set(values)) < len(values):
+        if isinstance(values, list) and len(set(values)) < len(values):
             raise ConfigError(f"{key}: {list(values)} names an entry twice; name each once")
 
 

@@ -212,7 +212,7 @@ def first_candidates(
     found: list[Proposal] = []
     if config.search.method == "random":
         return found  # a baseline of the literature: it gets no help
-    for name in config.search.first:
+    for name in _first_names(config, space, floor):
         if name != "uniform":
             found += pruned([name]) if pruned else []
         elif floor is not None:
@@ -220,6 +220,18 @@ def first_candidates(
         elif space.limits:
             found.append(Proposal(str(space.uniform())))
     return found
+
+
+def _first_names(config: Config, space: SearchSpace, floor: Floor | None) -> Sequence[str]:
+    """The entries of `search.first`, `auto` resolved.
+
+    Pruning by l1 costs nothing, and within a budget of parameters finds what is hard to find by chance: wide early layers.
+    """
+    if config.search.first != "auto":
+        return config.search.first
+    prunable = bool(space.limits) and floor is None and "shrink" in space.operations
+    proposes = config.search.method not in ("uniform", "prune")
+    return ("uniform", "ours-l1") if prunable and proposes else ("uniform",)
 
 
 def effort_of(config: Config) -> Effort:

@@ -159,7 +159,7 @@ def _problem(
 def _check_pruning(config: Config, space: SearchSpace, module: nn.Module) -> None:
     """Raises InputError where pruned students are asked for and cannot be had."""
     search, options = config.search, config.search.options
-    first = [] if search.method == "random" else search.first
+    first = [] if search.method == "random" or search.first == "auto" else search.first
     wanted = {
         "search.method 'prune'": options.get("forms", DEFAULT_FORMS)
         if search.method == "prune"

@@ -51,9 +51,13 @@ def test_with_a_floor_the_smallest_that_reaches_it_comes_first_then_the_most_acc
     assert order(FINALISTS, problem("smallest", size), 0.95) == expected
 
 
-def test_within_a_budget_accuracy_counts_and_then_the_lower_loss():
-    tied = [*FINALISTS, finalist("1/1", 0.99, loss=0.05)]
-    assert order(tied, problem("accuracy"), None)[:3] == ["1/1", "50/9", "30/7"]
+def test_within_a_budget_the_cross_entropy_counts_and_then_the_accuracy():
+    finalists = [
+        finalist("1/1", 0.97, loss=0.2),
+        finalist("2/2", 0.96, loss=0.1),
+        finalist("3/3", 0.98, loss=0.2),
+    ]
+    assert order(finalists, problem("accuracy"), None) == ["2/2", "3/3", "1/1"]
 
 
 def test_without_a_budget_the_reward_counts():

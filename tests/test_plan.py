@@ -64,7 +64,8 @@ def trained_by(config, folder):
         extra = proposal.extra
         trained.append((extra["stage"], extra.get("channels"), proposal.architecture))
         value = 1 / next(values)
-        numbers = {"num_params": 10.0, "accuracy": value, "loss": 1.0}
+        size = float(problem.space.apply(proposal.architecture).num_params)
+        numbers = {"num_params": size, "accuracy": value, "loss": 1.0}
         plan.pipeline.tell(
             Observation(proposal.architecture, value, 1.0, "full", metrics=numbers, extra=extra)
         )
@@ -85,6 +86,23 @@ def test_first_candidates_are_evaluated_in_their_order_and_keep_their_channels(t
     finished = {(channels, text) for stage, channels, text in trained if stage == "finish"}
     assert finished == {trained[0][1:], trained[2][1:]}
     assert [text for stage, _, text in trained if stage == "uniform"] == [trained[1][2]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [None, "prune-ours-l1"]),
+        ({"budget": None}, [None, None]),  # nothing to prune to
+        ({"budget": {"accuracy": "90%"}}, [None, None]),
+    ],
+)
+def test_auto_begins_with_a_pruned_student_where_there_is_a_size_to_prune_to(
+    tmp_path, changes, expected
+):
+    search = {"method": "evolution", "trials": 2}
+    config = {"search": search, "baselines": [], "finish": {"students": 1}, **changes}
+    _, trained = trained_by(config, tmp_path)
+    assert [channels for stage, channels, _ in trained if stage == "search"] == expected
 
 
 def test_the_uniform_student_is_trained_where_the_search_ended_before_it(tmp_path):
