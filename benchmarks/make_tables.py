@@ -48,6 +48,8 @@ BUDGETS = (0.02, 0.03, 0.05, 0.1, None)
 SEARCHES = ("evolution", "gp")
 NUM_RANDOM, NUM_SEARCHED = 40, 30
 FULL_SHARE = 0.2
+FULL_EPOCHS = 20
+"""A third of the default: enough to tell which short runs mislead, and a table takes hours as it is."""
 MORE_SEEDS, NUM_SEEDED = (1, 2, 3), 3
 """So many students of each budget are trained with these seeds too."""
 
@@ -366,7 +368,7 @@ def main() -> None:
     torch.set_num_threads(1)
     log = ObservationLog(options.out / "work" / f"{options.problem}.jsonl")
     maker = TableMaker(
-        prepare(problem_config(options.problem, options.data)),
+        prepare(problem_config(options.problem, options.data, {"finish": {"epochs": FULL_EPOCHS}})),
         log,
         num_random=options.random,
         num_searched=options.searched,

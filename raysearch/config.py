@@ -107,7 +107,7 @@ class SearchConfig(_Section):
     `epochs` and `seconds` end the search too (see `raysearch.effort`), whichever comes first; null: `trials` alone does.
 
     `first` lists what is evaluated before the method is asked: the uniformly scaled student, and pruned ones by their forms
-    (`raysearch.models.pruned`); auto: uniform and ours-l1, where there is a size to prune to. Random search is a baseline of the
+    (`raysearch.models.pruned`); auto: uniform, ours-l1 and ours-taylor, where there is a size to prune to. Random search is a baseline of the
     literature, and gets no such help.
     """
 
@@ -163,7 +163,7 @@ class DistillConfig(TrainingConfig):
     """
 
     repeats: PositiveInt = 1
-    inherit: Literal["none", "first", "l1", "taylor", "pruning"] = "first"
+    inherit: Literal["none", "first", "l1", "taylor", "pruning"] = "l1"
 
 
 class FinishConfig(TrainingConfig):

@@ -225,13 +225,13 @@ def first_candidates(
 def _first_names(config: Config, space: SearchSpace, floor: Floor | None) -> Sequence[str]:
     """The entries of `search.first`, `auto` resolved.
 
-    Pruning by l1 costs nothing, and within a budget of parameters finds what is hard to find by chance: wide early layers.
+    Pruning costs less than a trial, and within a budget of parameters it finds what is hard to find by chance: wide early layers.
     """
     if config.search.first != "auto":
         return config.search.first
     prunable = bool(space.limits) and floor is None and "shrink" in space.operations
     proposes = config.search.method not in ("uniform", "prune")
-    return ("uniform", "ours-l1") if prunable and proposes else ("uniform",)
+    return ("uniform", "ours-l1", "ours-taylor") if prunable and proposes else ("uniform",)
 
 
 def effort_of(config: Config) -> Effort:

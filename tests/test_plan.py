@@ -91,15 +91,15 @@ def test_first_candidates_are_evaluated_in_their_order_and_keep_their_channels(t
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, [None, "prune-ours-l1"]),
-        ({"budget": None}, [None, None]),  # nothing to prune to
-        ({"budget": {"accuracy": "90%"}}, [None, None]),
+        ({}, [None, "prune-ours-l1", "prune-ours-taylor"]),
+        ({"budget": None}, [None] * 3),  # nothing to prune to
+        ({"budget": {"accuracy": "90%"}}, [None] * 3),
     ],
 )
 def test_auto_begins_with_a_pruned_student_where_there_is_a_size_to_prune_to(
     tmp_path, changes, expected
 ):
-    search = {"method": "evolution", "trials": 2}
+    search = {"method": "evolution", "trials": 3}
     config = {"search": search, "baselines": [], "finish": {"students": 1}, **changes}
     _, trained = trained_by(config, tmp_path)
     assert [channels for stage, channels, _ in trained if stage == "search"] == expected
