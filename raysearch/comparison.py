@@ -25,7 +25,6 @@ from raysearch.comparing.manifest import Cell, Manifest, make_manifest, resolve_
 from raysearch.config import Config, load_config
 from raysearch.errors import RaysearchError, RunError, RunFolderError, RunInterrupted
 from raysearch.files import RunFiles, check_run_name, read_json
-from searchers.registry import resolve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,12 +123,12 @@ def compare(
     base = _placed(load_config(config, overrides), name, storage)
     manifest = make_manifest(base, methods, seeds, equal)
     resolve_metric(metric, manifest.config)
-    for method in manifest.methods:
-        resolve(method)
     check_packages()
     from raysearch.problem import prepare
-    from searchers.registry import make_algorithm
+    from searchers.registry import make_algorithm, resolve
 
+    for method in manifest.methods:
+        resolve(method)
     problem = prepare(base, teacher=teacher, data=data)
     for cell in manifest.cells:
         trial = manifest.cell_config(cell, Path())
@@ -280,6 +279,7 @@ def _replay(
     from raysearch.comparing.replaying import Replay, describe_table
     from raysearch.comparing.results import Files
     from raysearch.tables import Table
+    from searchers.registry import resolve
 
     file = Path(path).expanduser().absolute()
     table = Table.read(file)

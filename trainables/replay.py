@@ -175,6 +175,7 @@ class ReplayTrainable(tune.Trainable):
             "epochs_target": target,
             "seconds": seconds,
             "cpu_seconds": seconds,
+            "device": "cpu",  # where processor time is measured
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

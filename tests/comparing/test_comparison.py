@@ -16,7 +16,7 @@ from searchers.random import RandomAlgorithm
 
 SMALL = {
     "teacher": {"epochs": 2},
-    "search": {"trials": 2},
+    "search": {"first": ["uniform"], "trials": 2},
     "distill": {"epochs": 1},
     "finish": {"epochs": 1, "students": 1},
 }

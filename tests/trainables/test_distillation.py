@@ -158,7 +158,9 @@ class TestTrial:
         assert [path.name for path in tmp_path.iterdir()] == ["search-abc.safetensors"]
 
     def test_inherited_weights_are_slices_of_the_teacher(self, context, architectures, problem):
-        trainable = trial(context, architectures[0])
+        first = dataclasses.replace(problem, config=with_inherit(problem, "first"))
+        resources = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
+        trainable = trial(make_context(first, {"accuracy": 0.9}, resources), architectures[0])
         trainable._begin()
         student = context.search_space.apply(architectures[0])
         expected = build(student, inherit_from=problem.teacher).state_dict()
