@@ -25,7 +25,7 @@ processes, and include the teacher's logits, our Ray's start and a peer's own in
 | peer | as it is used here |
 |---|---|
 | raysearch | `raysearch.compress` with the default configuration, without its own baselines; the best of its finalists by validation. `raysearch-METHOD`: the same with another method |
-| uniform | our uniformly scaled student with the teacher's first channels; short and full training |
+| uniform | our uniformly scaled student, with the teacher's channels that our runs inherit; short and full training |
 | torch-pruning-l2 | group L2 norms, one global ranking; its pruner class, progressively as in its authors' scripts, until our count fits; steps that shrink with the network, and a last one that ends when it fits, use the budget better than equal ones |
 | torch-pruning-taylor | the same with first-order Taylor importance from a fresh batch of 128 before each step, and isomorphic rankings |
 | modelopt-fastnas | `mtp.prune` as in its guide, scored by validation accuracy, in its own interpreter; channel divisor 1 instead of 32 (these teachers are narrow); its limit, which leaves BatchNorm out, is searched until the real count fits |
