@@ -207,19 +207,17 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_sentence_and_nothing_is_started(name, folder, monkeypatch, capsys):
-    """In this process, so that it is quick; the exit status of a process is checked below."""
+def assert_refused(arguments, words, folder, monkeypatch, capsys):
+    """One sentence with these words, status 2, and nothing is started; in this process, so that it is quick."""
     import ray
 
     from raysearch import cli
 
-    overrides, words = BAD[name]
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     running = ray.is_initialized()
-    monkeypatch.setattr(sys, "argv", ["raysearch", "run", *overrides])
+    monkeypatch.setattr(sys, "argv", ["raysearch", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     error = capsys.readouterr().err
@@ -231,6 +229,12 @@ def test_bad_input_is_one_sentence_and_nothing_is_started(name, folder, monkeypa
         assert word in error
     assert ray.is_initialized() == running
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_nothing_is_started(name, folder, monkeypatch, capsys):
+    overrides, words = BAD[name]
+    assert_refused(["run", *overrides], words, folder, monkeypatch, capsys)
 
 
 BAD_COMPARISONS = {
@@ -252,26 +256,8 @@ BAD_COMPARISONS = {
 
 @pytest.mark.parametrize("name", BAD_COMPARISONS)
 def test_a_comparison_with_bad_input_is_one_sentence_too(name, folder, monkeypatch, capsys):
-    import ray
-
-    from raysearch import cli
-
     arguments, words = BAD_COMPARISONS[name]
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    running = ray.is_initialized()
-    monkeypatch.setattr(sys, "argv", ["raysearch", "compare", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    error = capsys.readouterr().err
-    assert ended.value.code == 2, error
-    assert error.startswith("raysearch: ")
-    assert error.count("\n") == 1
-    for word in words:
-        assert word in error
-    assert ray.is_initialized() == running
-    assert not (folder / "runs").exists()
+    assert_refused(["compare", *arguments], words, folder, monkeypatch, capsys)
 
 
 def test_a_process_ends_with_status_two_and_one_line(folder, environment):

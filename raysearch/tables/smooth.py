@@ -2,7 +2,6 @@
 
 The line says what is known beforehand to matter most and may be all that few rows can tell: size, and how the short training went.
 
-
 Notation
     X      [n, D] standardised inputs       Z   [n, O] standardised outputs
     k      s (1 + r + r^2 / 3) exp(-r),  r = sqrt(5) |x - x'| / l       (Matern-5/2; Rasmussen and Williams 2006, equation 4.17)
