@@ -115,6 +115,14 @@ class Algorithm(Protocol):
         ...
 
 
+def is_busy(algorithm: Algorithm) -> bool:
+    """Whether `ask` would wait for a proposal that is being computed in the background.
+
+    An algorithm that works ahead says so by an attribute `busy`; reading it also starts the work where that is due.
+    """
+    return bool(getattr(algorithm, "busy", False))
+
+
 def check_int(field: str, value: object, minimum: int) -> int:
     """Returns an integer option after checking it.
 
