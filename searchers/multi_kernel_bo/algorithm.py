@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raysearch.errors import ConfigError
 from searchers.ahead import Ahead, Cancelled
 from searchers.algorithm import (
+    Exhausted,
     Observation,
     Proposal,
     check_bool,
@@ -32,6 +34,7 @@ from searchers.candidates import scaled_variations
 from searchers.ledger import Ledger, check_version, fresh_draws
 from searchers.multi_kernel_bo.options import ACQUISITIONS, DEVICES, ENCODERS, StepOptions
 from searchers.multi_kernel_bo.snapshot import Choice, Snapshot, Step
+from searchers.source import read_source
 from searchers.targets import check_composite
 
 if TYPE_CHECKING:
@@ -41,6 +44,10 @@ logger = logging.getLogger(__name__)
 
 MIN_FULL = 2
 """Full observations below which our mode has nothing to model."""
+
+
+TRANSFER = (-1, 0)
+"""Key of the step that begins with another search's kernels."""
 
 
 @dataclass
@@ -91,6 +98,9 @@ class MultiKernelBOAlgorithm:
         batch_size: ours: students of a step, while no result comes.
         refit_every: ours: full observations between two fits of the networks.
         composite: ours: as in `searchers.targets`.
+        warm_start: the folder of another run, of any teacher: the first K students are those that kernels learned from its search choose
+            (section 4.3 of the paper); ours then goes on without random ones.
+        transfer_only: nothing more is proposed (the paper's zero-shot form).
         num_threads: that learn kernels, each with one core.
         device: of the networks: "cpu", "cuda", or "auto" for CUDA where this process has it.
 
@@ -115,6 +125,8 @@ class MultiKernelBOAlgorithm:
         batch_size: int = 4,
         refit_every: int = 8,
         composite: bool | None = None,
+        warm_start: str | None = None,
+        transfer_only: bool = False,
         num_threads: int = 2,
         device: str = "auto",
     ) -> None:
@@ -137,6 +149,10 @@ class MultiKernelBOAlgorithm:
             num_threads=check_int("search.options.num_threads", num_threads, 1),
             device=check_choice("search.options.device", device, DEVICES),
         )
+        self.transfer_only = check_bool("search.options.transfer_only", transfer_only)
+        self._source = None if warm_start is None else read_source(warm_start)
+        self._check_transfer()
+        self._has_transferred = self._source is None
         self._seed = seed
         self._ledger = Ledger(space)
         self._rng = np.random.default_rng(seed)
@@ -152,7 +168,7 @@ class MultiKernelBOAlgorithm:
         batch = self._current()
         if batch is None:
             return False
-        self._ahead.start(batch.key, partial(self._run, batch.snapshot))
+        self._ahead.start(batch.key, partial(self._run, batch))
         return not self._ahead.is_ready(batch.key)
 
     def warm_up(self) -> None:
@@ -164,18 +180,22 @@ class MultiKernelBOAlgorithm:
             return self._ledger.propose(uniform, origin="uniform")
         batch = self._current()
         if batch is None:
+            if self._has_transferred and self.transfer_only:
+                raise Exhausted
             return None if self.faithful else self._random("sample")
         from searchers.surrogate import NUMERICAL_ERRORS
 
         self._was_asked = True
         try:
-            choices = self._ahead.result(batch.key, partial(self._run, batch.snapshot))
+            choices = self._ahead.result(batch.key, partial(self._run, batch))
         except NUMERICAL_ERRORS as error:
-            batch.spent = True
+            self._end(batch)
             self.num_fallbacks += 1
             logger.warning("The model failed, the next student is a random one: %s", error)
             return self._random("fallback")
-        return self._next_as_is(batch, choices) if self.faithful else self._next_new(batch, choices)
+        if self.faithful:
+            return self._next_as_is(batch, choices)
+        return self._next_new(batch, choices) or self.ask()
 
     def tell(self, observation: Observation) -> None:
         self._ledger.record(observation)
@@ -192,6 +212,7 @@ class MultiKernelBOAlgorithm:
             "rng": self._rng.bit_generator.state,
             "num_fallbacks": self.num_fallbacks,
             "num_told": self._num_told,
+            "has_transferred": self._has_transferred,
             "batch": None if batch is None else batch.state_dict(),
         }
 
@@ -202,6 +223,7 @@ class MultiKernelBOAlgorithm:
         self._rng.bit_generator.state = state["rng"]
         self.num_fallbacks = state["num_fallbacks"]
         self._num_told = state["num_told"]
+        self._has_transferred = state["has_transferred"]
         self._batch = None
         if state["batch"] is not None:
             batch = dict(state["batch"])
@@ -214,9 +236,15 @@ class MultiKernelBOAlgorithm:
     def _current(self) -> _Batch | None:
         """The step whose students come next, begun where there is none; None: there is nothing to begin it with."""
         batch, ledger = self._batch, self._ledger
-        is_fresh = batch is not None and (self.faithful or batch.key[0] == self._num_told)
+        lasts = self.faithful or not self._has_transferred
+        is_fresh = batch is not None and (lasts or batch.key[0] == self._num_told)
         if batch is not None and is_fresh and not batch.spent:
             return batch
+        if not self._has_transferred:
+            self._batch = _Batch(TRANSFER, 0, self._snapshot(TRANSFER, 0, []))
+            return self._batch
+        if self.transfer_only:
+            return None
         if self.faithful:
             if ledger.pending:
                 return None  # the paper's barrier
@@ -238,8 +266,31 @@ class MultiKernelBOAlgorithm:
             seed=(self._seed, *key),
         )
 
-    def _run(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
-        return self._step_of_mode()(snapshot, cancelled)
+    def _run(self, batch: _Batch, cancelled: Cancelled) -> list[Choice]:
+        step = self._transfer() if batch.key == TRANSFER else self._step_of_mode()
+        return step(batch.snapshot, cancelled)
+
+    def _transfer(self) -> Step:
+        from searchers.multi_kernel_bo.steps import make_transfer
+
+        assert self._source is not None, "there is a step of transfer"
+        return make_transfer(self.space, self._source, self._options)
+
+    def _end(self, batch: _Batch) -> None:
+        """The step gives no more students."""
+        batch.spent = True
+        self._has_transferred = True
+
+    def _check_transfer(self) -> None:
+        """Refuses options that do not go together."""
+        if self.transfer_only and self._source is None:
+            raise ConfigError(
+                "search.options.transfer_only is true, but search.warm_start names no run: give the folder of one"
+            )
+        if self._source is not None and not self._options.num_learned:
+            raise ConfigError(
+                "search.options.encoder is 'features', which nothing can be transferred with: choose mlp or lstm, or remove search.warm_start"
+            )
 
     def _step_of_mode(self) -> Step:
         if self._step is None:
@@ -254,23 +305,26 @@ class MultiKernelBOAlgorithm:
         """The paper's: whatever a kernel chose, known or not."""
         choice = choices[batch.taken]
         batch.taken += 1
-        batch.spent = batch.taken == len(choices)
+        if batch.taken == len(choices):
+            self._end(batch)
         if self._ledger.is_new(choice.edits):
-            return self._propose(choice)
-        return Proposal(str(choice.edits), _expectation(choice))  # its outcome is known, or will be
+            return self._propose(choice, batch)
+        return Proposal(
+            str(choice.edits), _expectation(choice, batch)
+        )  # its outcome is known, or will be
 
-    def _next_new(self, batch: _Batch, choices: list[Choice]) -> Proposal:
-        """The next student of a step that is new; a random one where there is none."""
+    def _next_new(self, batch: _Batch, choices: list[Choice]) -> Proposal | None:
+        """The next student of a step that is new; where there is none a random one, or, after a transfer, what follows it."""
         while batch.taken < len(choices):
             choice = choices[batch.taken]
             batch.taken += 1
             if (edits := self._ledger.first_new([choice.edits])) is not None:
-                return self._propose(replace(choice, edits=edits))
-        batch.spent = True
-        return self._random("sample")
+                return self._propose(replace(choice, edits=edits), batch)
+        self._end(batch)
+        return None if batch.key == TRANSFER else self._random("sample")
 
-    def _propose(self, choice: Choice) -> Proposal:
-        return self._ledger.propose(choice.edits, **_expectation(choice))
+    def _propose(self, choice: Choice, batch: _Batch) -> Proposal:
+        return self._ledger.propose(choice.edits, **_expectation(choice, batch))
 
     def _random(self, origin: str) -> Proposal:
         """A random student, inside a budget a variation of the scaled one."""
@@ -280,12 +334,10 @@ class MultiKernelBOAlgorithm:
         return self._ledger.propose(self._ledger.draw_new(*fresh), origin=origin)
 
 
-def _expectation(choice: Choice) -> dict[str, Any]:
+def _expectation(choice: Choice, batch: _Batch) -> dict[str, Any]:
     """What a trial's config says of its proposal."""
-    if choice.predicted is None or choice.predicted_sd is None:
-        return {"origin": "model"}
     return {
-        "origin": "model",
+        "origin": "transfer" if batch.key == TRANSFER else "model",
         "predicted": round(choice.predicted, 6),
         "predicted_sd": round(choice.predicted_sd, 6),
     }

@@ -59,10 +59,12 @@ class Inputs:
     Attributes:
         space: where the students come from.
         columns: of their layer vectors.
+        with_features: else D is 0.
     """
 
     space: SearchSpace
     columns: LayerColumns
+    with_features: bool = True
 
     @classmethod
     def of(cls, space: SearchSpace) -> Inputs:
@@ -72,6 +74,8 @@ class Inputs:
     @property
     def num_features(self) -> int:
         """D."""
+        if not self.with_features:
+            return 0
         return max(block.stop for block in self.space.feature_blocks.values())
 
     @cached_property
@@ -83,8 +87,8 @@ class Inputs:
         """X of the students."""
         dense = self.columns.encode(self.space, batch)  # [B, L, F]
         layers = dense.reshape(len(batch), dense.shape[1] * dense.shape[2])
-        features = self.space.features(batch)
-        return torch.from_numpy(np.concatenate([layers, features], axis=1).astype(np.float64))
+        parts = [layers, self.space.features(batch)] if self.with_features else [layers]
+        return torch.from_numpy(np.concatenate(parts, axis=1).astype(np.float64))
 
     def teacher(self) -> Tensor:
         """X of the teacher: [1, L F + D]."""

@@ -26,3 +26,8 @@ class StepOptions:
     composite: bool | None
     num_threads: int
     device: str
+
+    @property
+    def num_learned(self) -> int:
+        """Learned kernels: none where the features' process stands alone."""
+        return 0 if self.encoder == "features" else self.num_kernels

@@ -35,12 +35,12 @@ class Choice:
 
     Attributes:
         edits: its edits.
-        predicted, predicted_sd: what the model expects of the objective; None: it has no opinion.
+        predicted, predicted_sd: what the model expects of the objective.
     """
 
     edits: Edits
-    predicted: float | None = None
-    predicted_sd: float | None = None
+    predicted: float
+    predicted_sd: float
 
 
 class Step(Protocol):

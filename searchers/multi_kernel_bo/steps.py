@@ -15,6 +15,8 @@ from searchers.multi_kernel_bo.inputs import Inputs
 from searchers.multi_kernel_bo.members import MemberOptions
 from searchers.multi_kernel_bo.options import StepOptions
 from searchers.multi_kernel_bo.snapshot import Step
+from searchers.multi_kernel_bo.transfer import TransferStep
+from searchers.source import Source
 
 if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
@@ -29,14 +31,13 @@ def make_step(space: SearchSpace, options: StepOptions) -> Step:
     Raises:
         ConfigError: CUDA is wanted and this process has none.
     """
-    device = _device(options.device)
     inputs = Inputs.of(space)
     if options.faithful:
         return FaithfulStep(
             space,
             inputs,
-            MemberOptions(options.num_kernels, options.encoder, anchor=0.0, device=device),
-            FitOptions(),
+            _members(options),
+            _fitting(options),
             acquisition=options.acquisition,
             num_candidates=options.num_candidates,
             num_threads=options.num_threads,
@@ -48,18 +49,39 @@ def make_step(space: SearchSpace, options: StepOptions) -> Step:
         options.num_parents,
         options.num_edits,
     )
-    num_kernels = 0 if options.encoder == "features" else options.num_kernels
     return ImprovedStep(
         space,
         inputs,
         pool,
-        MemberOptions(num_kernels, options.encoder, device=device),
-        FitOptions(lr=MLP_LR),
+        _members(options),
+        _fitting(options),
         composite=options.composite,
         batch_size=options.batch_size,
         refit_every=options.refit_every,
         num_threads=options.num_threads,
     )
+
+
+def make_transfer(space: SearchSpace, source: Source, options: StepOptions) -> Step:
+    """The step that begins a search with another one's kernels; raises as `make_step`."""
+    return TransferStep(
+        space,
+        source,
+        _members(options),
+        _fitting(options),
+        num_candidates=options.num_candidates,
+        num_threads=options.num_threads,
+    )
+
+
+def _members(options: StepOptions) -> MemberOptions:
+    anchor = 0.0 if options.faithful else 1.0
+    device = _device(options.device)
+    return MemberOptions(options.num_learned, options.encoder, anchor=anchor, device=device)
+
+
+def _fitting(options: StepOptions) -> FitOptions:
+    return FitOptions() if options.faithful else FitOptions(lr=MLP_LR)
 
 
 def _device(name: str) -> str:
