@@ -21,6 +21,7 @@ import numpy as np
 
 from raysearch.errors import ConfigError
 from searchers.algorithm import Observation, Proposal, check_int, check_num_edits, check_share
+from searchers.insight import Insight, InsightFailed, principal_map, shown_share
 from searchers.ledger import Ledger, check_version, fresh_draws, repeat, unmeasured
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 MIN_FULL = 2
 """Full observations below which there is nothing to model."""
+
+MIN_FACTOR = 1e-9
+"""The smallest R_c that is told from zero."""
 
 _NEEDED = frozenset({"accuracy", "teacher_accuracy", "compression"})
 """Metrics that the composite model needs."""
@@ -107,14 +111,15 @@ class GPAlgorithm:
         from searchers.surrogate import NUMERICAL_ERRORS
 
         try:
-            edits = self._best_candidate(full)
+            found = self._best_candidate(full)
         except NUMERICAL_ERRORS as error:
             self.num_fallbacks += 1
             logger.warning("The model failed, the next student is a random one: %s", error)
             return ledger.propose(ledger.draw_new(*fresh), origin="fallback")
-        if edits is None:  # every candidate is known
+        if found is None:  # every candidate is known
             return ledger.propose(ledger.draw_new(*fresh), origin="sample")
-        return ledger.propose(edits, origin="model")
+        edits, (mean, sd) = found
+        return ledger.propose(edits, origin="model", predicted=mean, predicted_sd=sd)
 
     def tell(self, observation: Observation) -> None:
         self._ledger.record(observation)
@@ -133,16 +138,61 @@ class GPAlgorithm:
         self._rng.bit_generator.state = state["rng"]
         self.num_fallbacks = state["num_fallbacks"]
 
-    def _best_candidate(self, full: Sequence[Observation]) -> Edits | None:
-        """The new candidate with the largest expected improvement; None: none of them is new."""
-        from searchers.surrogate import Surrogate, one_thread
+    def insight(self) -> Insight | None:
+        """What a model of all full observations knows; None while there are fewer than two.
+
+        Raises:
+            InsightFailed: the model failed numerically.
+        """
+        from searchers.surrogate import NUMERICAL_ERRORS, one_thread
+
+        full = self._ledger.full
+        if len(full) < MIN_FULL:
+            return None
+        try:
+            with one_thread():
+                evaluated, x, composite, surrogate = self._model(full)
+                mean, sd = surrogate.leave_one_out()
+                embedding = surrogate.embed(x)
+                places = principal_map(embedding)
+        except (*NUMERICAL_ERRORS, np.linalg.LinAlgError) as error:
+            raise InsightFailed(str(error)) from error
+        factor = self._factor(evaluated, composite)
+        factor[factor <= MIN_FACTOR] = 0.0  # the size alone makes f zero
+        return Insight(
+            architectures=tuple(one.architecture for one in full),
+            values=np.array([one.value for one in full]),
+            loo_mean=mean * factor,
+            loo_sd=sd * factor,
+            places=places,
+            notes={
+                "model": "Gaussian process on features",
+                "map_share": shown_share(embedding, places),
+            },
+        )
+
+    def _model(self, full: Sequence[Observation]) -> tuple[EditsBatch, np.ndarray, bool, Surrogate]:
+        """The evaluated students, their features [n, D], whether the model is composite, and the model."""
+        from searchers.surrogate import Surrogate
 
         evaluated = self.space.batch(observation.architecture for observation in full)
         composite = self._is_composite(full)
         targets = np.array([_ratio(one) if composite else one.value for one in full])  # [n]
+        x = self.space.features(evaluated)  # [n, D]
+        surrogate = Surrogate(x, targets, self.space.feature_blocks.values())
+        return evaluated, x, composite, surrogate
+
+    def _best_candidate(
+        self, full: Sequence[Observation]
+    ) -> tuple[Edits, tuple[float, float]] | None:
+        """The new candidate with the largest expected improvement, and mean and standard deviation of its predicted value.
+
+        None: none of them is new.
+        """
+        from searchers.surrogate import one_thread
+
         with one_thread():
-            x = self.space.features(evaluated)  # [n, D]
-            surrogate = Surrogate(x, targets, self.space.feature_blocks.values())
+            evaluated, x, composite, surrogate = self._model(full)
             predicted = surrogate.predict(x)[0] * self._factor(evaluated, composite)  # [n]
             candidates = self._candidates(evaluated, predicted)
             self._believe_pending(surrogate)
@@ -152,7 +202,19 @@ class GPAlgorithm:
                 float(predicted.max()),
             )
         order = np.argsort(-improvement, kind="stable")
-        return self._ledger.first_new(candidates[int(index)] for index in order)
+        edits = self._ledger.first_new(candidates[int(index)] for index in order)
+        return None if edits is None else (edits, self._predict(surrogate, edits, composite))
+
+    def _predict(self, surrogate: Surrogate, edits: Edits, composite: bool) -> tuple[float, float]:
+        """Mean and standard deviation of the value that a training will measure, from what was really observed."""
+        from searchers.surrogate import one_thread
+
+        batch = self.space.batch([str(edits)])
+        surrogate.forget_beliefs()
+        with one_thread():
+            mean, sd = surrogate.predict(self.space.features(batch), noise=True)
+        factor = float(self._factor(batch, composite)[0])
+        return float(mean[0]) * factor, float(sd[0]) * factor
 
     def _scaled(self, size: int) -> EditsBatch:
         """Variations of the uniformly scaled student."""
@@ -198,7 +260,7 @@ class GPAlgorithm:
             return np.ones(len(batch))
         compression = 1 - self.space.num_params(batch) / self.space.teacher.num_params
         # a student as large as the teacher has R_c = 0; the floor keeps the logarithm finite
-        return np.maximum(compression * (2 - compression), 1e-9)
+        return np.maximum(compression * (2 - compression), MIN_FACTOR)
 
     def _is_composite(self, full: Sequence[Observation]) -> bool:
         if self.composite and not all(one.metrics.keys() >= _NEEDED for one in full):
