@@ -7,22 +7,23 @@ the best students, and fresh ones.
 Within a budget of a few per cent a random student is far worse than the evenly scaled one (most of its BatchNorms and activations are
 gone), and teaches the model little. So the first students there, and half of the fresh candidates, are variations of the scaled one.
 
-Where the objective is f = R_c R_a of the papers, parameters and so R_c = C (2 - C) are exact before any training. Then only the
-accuracy ratio R_a is modelled, and the improvement of f follows ("composite").
+Where the objective is f = R_c R_a of the papers, only R_a is modelled (`searchers.targets`).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysearch.errors import ConfigError
 from searchers.algorithm import Observation, Proposal, check_int, check_num_edits, check_share
+from searchers.candidates import CandidatePool, scaled_variations
 from searchers.insight import Insight, InsightFailed, principal_map, shown_share
-from searchers.ledger import Ledger, check_version, fresh_draws, repeat, unmeasured
+from searchers.ledger import Ledger, check_version, fresh_draws
+from searchers.targets import LEAST_FACTOR, Targets, check_composite
 
 if TYPE_CHECKING:
     from raysearch.architecture import Edits, EditsBatch, SearchSpace
@@ -32,12 +33,6 @@ logger = logging.getLogger(__name__)
 
 MIN_FULL = 2
 """Full observations below which there is nothing to model."""
-
-MIN_FACTOR = 1e-9
-"""The smallest R_c that is told from zero."""
-
-_NEEDED = frozenset({"accuracy", "teacher_accuracy", "compression"})
-"""Metrics that the composite model needs."""
 
 
 class GPAlgorithm:
@@ -77,15 +72,14 @@ class GPAlgorithm:
     ) -> None:
         self.space = space
         self.num_initial = check_int("search.options.num_initial", num_initial, 1)
-        self.num_candidates = check_int("search.options.num_candidates", num_candidates, 2)
-        self.mutation_share = check_share("search.options.mutation_share", mutation_share)
-        self.num_parents = check_int("search.options.num_parents", num_parents, 1)
-        self.num_edits = check_num_edits(num_edits)
-        if composite not in (None, True, False):
-            raise ConfigError(
-                f"search.options.composite must be true, false or null, got {composite!r}"
-            )
-        self.composite = composite
+        self._pool = CandidatePool(
+            space,
+            check_int("search.options.num_candidates", num_candidates, 2),
+            check_share("search.options.mutation_share", mutation_share),
+            check_int("search.options.num_parents", num_parents, 1),
+            check_num_edits(num_edits),
+        )
+        self.composite = check_composite(composite)
         self.num_fallbacks = 0
         self._ledger = Ledger(space)
         self._rng = np.random.default_rng(seed)
@@ -104,7 +98,7 @@ class GPAlgorithm:
             return ledger.propose(uniform, origin="uniform")
         fresh = fresh_draws(self.space, self._rng)
         if self.space.limits:
-            fresh = (self._scaled, *fresh)
+            fresh = (partial(scaled_variations, self.space, rng=self._rng), *fresh)
         full = ledger.full
         if ledger.num_students < self.num_initial or len(full) < MIN_FULL:
             return ledger.propose(ledger.draw_new(*fresh), origin="sample")
@@ -151,14 +145,14 @@ class GPAlgorithm:
             return None
         try:
             with one_thread():
-                evaluated, x, composite, surrogate = self._model(full)
+                evaluated, x, targets, surrogate = self._model(full)
                 mean, sd = surrogate.leave_one_out()
                 embedding = surrogate.embed(x)
                 places = principal_map(embedding)
         except (*NUMERICAL_ERRORS, np.linalg.LinAlgError) as error:
             raise InsightFailed(str(error)) from error
-        factor = self._factor(evaluated, composite)
-        factor[factor <= MIN_FACTOR] = 0.0  # the size alone makes f zero
+        factor = targets.factor(evaluated)
+        factor[factor <= LEAST_FACTOR] = 0.0  # the size alone makes f zero
         return Insight(
             architectures=tuple(one.architecture for one in full),
             values=np.array([one.value for one in full]),
@@ -171,16 +165,17 @@ class GPAlgorithm:
             },
         )
 
-    def _model(self, full: Sequence[Observation]) -> tuple[EditsBatch, np.ndarray, bool, Surrogate]:
-        """The evaluated students, their features [n, D], whether the model is composite, and the model."""
+    def _model(
+        self, full: Sequence[Observation]
+    ) -> tuple[EditsBatch, np.ndarray, Targets, Surrogate]:
+        """The evaluated students, their features [n, D], what is modelled, and the model of it."""
         from searchers.surrogate import Surrogate
 
         evaluated = self.space.batch(observation.architecture for observation in full)
-        composite = self._is_composite(full)
-        targets = np.array([_ratio(one) if composite else one.value for one in full])  # [n]
+        targets = Targets.of(self.space, full, self.composite)
         x = self.space.features(evaluated)  # [n, D]
-        surrogate = Surrogate(x, targets, self.space.feature_blocks.values())
-        return evaluated, x, composite, surrogate
+        surrogate = Surrogate(x, targets.values(full), self.space.feature_blocks.values())
+        return evaluated, x, targets, surrogate
 
     def _best_candidate(
         self, full: Sequence[Observation]
@@ -192,20 +187,20 @@ class GPAlgorithm:
         from searchers.surrogate import one_thread
 
         with one_thread():
-            evaluated, x, composite, surrogate = self._model(full)
-            predicted = surrogate.predict(x)[0] * self._factor(evaluated, composite)  # [n]
-            candidates = self._candidates(evaluated, predicted)
+            evaluated, x, targets, surrogate = self._model(full)
+            predicted = surrogate.predict(x)[0] * targets.factor(evaluated)  # [n]
+            candidates = self._pool.draw(evaluated, predicted, self._rng)
             self._believe_pending(surrogate)
             improvement = surrogate.log_ei(
                 self.space.features(candidates),
-                self._factor(candidates, composite),
+                targets.factor(candidates),
                 float(predicted.max()),
             )
         order = np.argsort(-improvement, kind="stable")
         edits = self._ledger.first_new(candidates[int(index)] for index in order)
-        return None if edits is None else (edits, self._predict(surrogate, edits, composite))
+        return None if edits is None else (edits, self._predict(surrogate, edits, targets))
 
-    def _predict(self, surrogate: Surrogate, edits: Edits, composite: bool) -> tuple[float, float]:
+    def _predict(self, surrogate: Surrogate, edits: Edits, targets: Targets) -> tuple[float, float]:
         """Mean and standard deviation of the value that a training will measure, from what was really observed."""
         from searchers.surrogate import one_thread
 
@@ -213,77 +208,10 @@ class GPAlgorithm:
         surrogate.forget_beliefs()
         with one_thread():
             mean, sd = surrogate.predict(self.space.features(batch), noise=True)
-        factor = float(self._factor(batch, composite)[0])
+        factor = float(targets.factor(batch)[0])
         return float(mean[0]) * factor, float(sd[0]) * factor
-
-    def _scaled(self, size: int) -> EditsBatch:
-        """Variations of the uniformly scaled student."""
-        copies = repeat(self.space.uniform(), size)
-        return self.space.vary(copies, self._rng, **unmeasured(self.space))
-
-    def _candidates(self, evaluated: EditsBatch, predicted: np.ndarray) -> EditsBatch:
-        """Mutations and variations of the best predicted students, then fresh ones."""
-        options = unmeasured(self.space)
-        best = np.argsort(-predicted, kind="stable")[: self.num_parents]
-        num_made = round(self.mutation_share * self.num_candidates)
-        num_fresh = self.num_candidates - num_made
-        num_scaled = num_fresh // 2 if self.space.limits else 0
-
-        def parents(count: int) -> EditsBatch:
-            return evaluated[best[self._rng.integers(len(best), size=count)]]
-
-        def mutated(count: int) -> EditsBatch:
-            return self.space.mutate(parents(count), self._rng, self.num_edits, **options)
-
-        def varied(count: int) -> EditsBatch:
-            return self.space.vary(parents(count), self._rng, **options)
-
-        def sampled(count: int) -> EditsBatch:
-            return self.space.sample(count, self._rng, **options)
-
-        plan = (
-            (mutated, num_made - num_made // 2),
-            (varied, num_made // 2),
-            (self._scaled, num_scaled),
-            (sampled, num_fresh - num_scaled),
-        )
-        return type(evaluated).concatenate([make(count) for make, count in plan if count])
 
     def _believe_pending(self, surrogate: Surrogate) -> None:
         if self._ledger.pending:
             pending = self.space.batch(self._ledger.pending.values())
             surrogate.believe(self.space.features(pending))
-
-    def _factor(self, batch: EditsBatch, composite: bool) -> np.ndarray:
-        """R_c of each student, or ones: [n]."""
-        if not composite:
-            return np.ones(len(batch))
-        compression = 1 - self.space.num_params(batch) / self.space.teacher.num_params
-        # a student as large as the teacher has R_c = 0; the floor keeps the logarithm finite
-        return np.maximum(compression * (2 - compression), MIN_FACTOR)
-
-    def _is_composite(self, full: Sequence[Observation]) -> bool:
-        if self.composite and not all(one.metrics.keys() >= _NEEDED for one in full):
-            raise ConfigError(
-                f"search.options.composite is true, but a trial did not report all of {', '.join(sorted(_NEEDED))}: set it to null"
-            )
-        if self.composite is not None:
-            return self.composite
-        return not self.space.limits and all(_is_f(observation) for observation in full)
-
-
-def _ratio(observation: Observation) -> float:
-    """R_a, the student's accuracy over the teacher's."""
-    return observation.metrics["accuracy"] / observation.metrics["teacher_accuracy"]
-
-
-def _is_f(observation: Observation) -> bool:
-    """Whether the value is f = C (2 - C) A / A_teacher of the metrics."""
-    metrics = observation.metrics
-    if not metrics.keys() >= _NEEDED:
-        return False
-    if metrics["teacher_accuracy"] <= 0 or observation.value is None:
-        return False
-    compression = metrics["compression"]
-    f = compression * (2 - compression) * _ratio(observation)
-    return bool(np.isclose(observation.value, f, rtol=1e-3, atol=1e-6))
