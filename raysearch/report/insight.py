@@ -43,7 +43,8 @@ def calibration_sentences(found: Calibration) -> str:
     """Whether the model was too sure of itself, and whether it knew anything, in plain words."""
     ratio = math.sqrt(found.mean_squared_z)
     noise = 2 * math.sqrt(2 / found.count)
-    if found.mean_squared_z > 1 + noise and found.coverage[0.8] >= 0.8:
+    usual = 0.8 - math.sqrt(0.8 * 0.2 / found.count)  # nominal content less its standard error
+    if found.mean_squared_z > 1 + noise and found.coverage[0.8] >= usual:
         trust = (
             "Most of its predictions are as good as it says, but a few students missed by far more than it expected: "
             f"it is overconfident about the odd ones (errors {ratio:.1f} times its stated spread on the whole)."
