@@ -66,6 +66,12 @@ class GPSearch(MethodSearch):
     method = "gp"
 
 
+class MultiKernelBOSearch(MethodSearch):
+    """ESNAC's multi-kernel Bayesian optimisation; see `searchers.multi_kernel_bo.algorithm` for the options."""
+
+    method = "multi_kernel_bo"
+
+
 class OptunaSearch(MethodSearch):
     """Optuna's TPE over the same space; see `searchers.optuna` for the options."""
 

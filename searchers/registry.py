@@ -42,6 +42,11 @@ METHODS: Mapping[str, Method] = {
         "Gaussian process on hand-made features, log expected improvement, exact compression.",
         "Jones et al. 1998; Ament et al. 2023, arXiv:2310.20708",
     ),
+    "multi_kernel_bo": Method(
+        "searchers.multi_kernel_bo.algorithm:MultiKernelBOAlgorithm",
+        "Bayesian optimisation with several learned kernels over the layers, as in the paper or averaged with gp's model.",
+        "Cao, Wang and Kitani 2019 (ESNAC), arXiv:1902.00383",
+    ),
     "tpe": Method(
         "searchers.optuna:TPEAlgorithm",
         "Optuna's tree-structured Parzen estimator over the same edits.",
