@@ -113,6 +113,8 @@ def make_plan(
         )
 
     def uniform_candidates() -> list[Candidate]:
+        if not wants_uniform(config):
+            return []
         edits = scaled or _uniform_of_size(problem, search)
         return [] if edits is None else [_candidate(space, edits, "uniform", search)]
 
@@ -184,6 +186,14 @@ def make_plan(
         prune,
         prune_finish,
         Pipeline(stages, on_change),
+    )
+
+
+def wants_uniform(config: Config) -> bool:
+    """Whether the uniformly scaled student is trained fully: unless both `baselines` and a list `search.first` leave it out, as papers do."""
+    return config.search.first == "auto" or "uniform" in (
+        *config.search.first,
+        *config.baselines,
     )
 
 
