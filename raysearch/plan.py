@@ -126,7 +126,7 @@ def make_plan(
         return search.done or space.architecture_id(scaled) in search.known
 
     students = config.finish.students
-    uniform = finishing("uniform", uniform_candidates, uniform_ready, 1)
+    uniform = finishing("uniform", uniform_candidates, uniform_ready, int(wants_uniform(config)))
     finish = finishing(
         "finish",
         lambda: _best(problem, search, "search", {c.architecture_id for c in uniform.candidates}),
