@@ -63,8 +63,10 @@ def plain_loop(
     for text in architectures:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
-            student = build(context.search_space.apply(text), inherit_from=context.teacher_state)
-        training = Training(student, context.device_data, recipe, seed=context.seed)
+            student = context.search_space.apply(text)
+            keep = context.ranking_of(None).keep(student)
+            module = build(student, inherit_from=context.teacher_state, keep=keep)
+        training = Training(module, context.device_data, recipe, seed=context.seed)
         for _ in range(recipe.epochs):
             training.train_epoch()
             metrics = training.validate()

@@ -132,7 +132,10 @@ def compare(
     problem = prepare(base, teacher=teacher, data=data)
     for cell in manifest.cells:
         trial = manifest.cell_config(cell, Path())
-        make_algorithm(cell.method, problem.space, cell.seed, trial.search.options)
+        search = trial.search
+        make_algorithm(
+            cell.method, problem.space, cell.seed, search.options, warm_start=search.warm_start
+        )
     default = f"compare-{folder_label(problem.data.name)}-{folder_label(base.teacher.model)}"
     folder = open_folder(manifest, base, default)
     from raysearch.comparing.results import Files

@@ -104,6 +104,8 @@ class BudgetConfig(_Section):
 class SearchConfig(_Section):
     """Who proposes students, how many are tried, and how many at once (null: as many as the resources allow).
 
+    `warm_start` is the folder of another run, of any teacher, whose search the method begins with (multi_kernel_bo).
+
     `epochs` and `seconds` end the search too (see `raysearch.effort`), whichever comes first; null: `trials` alone does.
 
     `first` lists what is evaluated before the method is asked: the uniformly scaled student, and pruned ones by their forms
@@ -283,7 +285,6 @@ def _check_whole(config: Config) -> None:
     later = {
         "distill.repeats": config.distill.repeats > 1 and config.distill.repeats,
         "objective": config.objective == "pareto" and "pareto",
-        "search.warm_start": config.search.warm_start,
     }
     for key, value in later.items():
         if value:

@@ -85,7 +85,12 @@ def make_plan(
     search = SearchStage(
         "search",
         make_algorithm(
-            config.search.method, space, config.run.seed, config.search.options, pruned=pruned
+            config.search.method,
+            space,
+            config.run.seed,
+            config.search.options,
+            pruned=pruned,
+            warm_start=config.search.warm_start,
         ),
         num_trials=config.search.trials,
         log=ObservationLog(files.observations),

@@ -142,7 +142,10 @@ def _problem(
 ) -> Problem:
     """The problem of a loaded teacher; `measured` is a file of earlier measurements of latency."""
     space = make_space(config, architecture, measured)
-    make_algorithm(config.search.method, space, config.run.seed, config.search.options)
+    search = config.search
+    make_algorithm(
+        search.method, space, config.run.seed, search.options, warm_start=search.warm_start
+    )
     _check_pruning(config, space, module)
     if config.distill.inherit == "pruning":  # which not every teacher allows
         state = state_of(module)

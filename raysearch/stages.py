@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raysearch.effort import NO_LIMIT, Effort
-from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal
+from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal, is_busy
 
 MAX_DUPLICATES = 100
 """So many known students in a row, and a search counts as exhausted."""
@@ -147,13 +147,14 @@ def _is_finite(value: float) -> bool:
 class Stage(Protocol):
     """One source of students to train.
 
-    `ask` is called from Tune's loop whenever a slot is free and returns None while there is nothing to do; `tell` once for every
-    student that was asked for; `done` says that nothing will ever come again.
+    `ask` is called from Tune's loop whenever a slot is free and returns None while there is nothing to do, and, unless it may `wait`,
+    while a proposal is being computed in the background; `tell` once for every student that was asked for; `done` says that nothing
+    will ever come again.
     """
 
     name: str
 
-    def ask(self) -> Proposal | None: ...
+    def ask(self, *, wait: bool = True) -> Proposal | None: ...
     def tell(self, observation: Observation) -> None: ...
     @property
     def done(self) -> bool: ...
@@ -212,11 +213,11 @@ class SearchStage:
         for record in log.records:
             algorithm.tell(from_record(record))
 
-    def ask(self) -> Proposal | None:
+    def ask(self, *, wait: bool = True) -> Proposal | None:
         """The next student that must be trained; raises nothing, marks itself exhausted."""
         duplicates = 0
         while not self.done and self._affords_another:
-            proposal = self._propose()
+            proposal = self._propose(wait)
             if proposal is None:
                 return None
             architecture_id = self._identify(proposal.architecture)
@@ -243,11 +244,13 @@ class SearchStage:
             self.tell(replace(served, extra={**served.extra, **extra, "cached": True}))
         return None
 
-    def _propose(self) -> Proposal | None:
+    def _propose(self, wait: bool) -> Proposal | None:
         if self._queue:
             return self._queue.pop(0)
         start = time.perf_counter()
         try:
+            if not wait and is_busy(self.algorithm):
+                return None
             return self.algorithm.ask()
         except Exhausted:
             self.exhausted = True
@@ -377,7 +380,8 @@ class FinishStage:
                 return record
         return None
 
-    def ask(self) -> Proposal | None:
+    def ask(self, *, wait: bool = True) -> Proposal | None:
+        del wait  # nothing here takes long
         for candidate in self.candidates:
             key = candidate.architecture_id
             if key not in self._asked and self.record(candidate) is None:
@@ -412,25 +416,37 @@ class Pipeline:
     ) -> None:
         self.stages = list(stages)
         self._on_change = on_change
+        self._num_running = 0
 
     def ask(self) -> Proposal | None:
         """A student of the first stage that has one; None while all stages wait.
 
+        While students train, a stage whose next one is still being computed is passed over: Tune asks again, ten times a second.
+
         Raises:
             Exhausted: when every stage is done.
         """
-        for stage in self.stages:
-            proposal = stage.ask()
-            if proposal is not None:
-                self._on_change()
-                return Proposal(proposal.architecture, {**proposal.extra, "stage": stage.name})
+        proposal = self._ask_stages(wait=False)
+        if proposal is None and not self._num_running:
+            proposal = self._ask_stages(wait=True)
+        if proposal is not None:
+            self._num_running += 1
+            self._on_change()
+            return proposal
         if self.done:
             raise Exhausted
+        return None
+
+    def _ask_stages(self, *, wait: bool) -> Proposal | None:
+        for stage in self.stages:
+            if (proposal := stage.ask(wait=wait)) is not None:
+                return Proposal(proposal.architecture, {**proposal.extra, "stage": stage.name})
         return None
 
     def tell(self, observation: Observation) -> None:
         """Passes the result on to the stage that asked for it."""
         name = observation.extra.get("stage", self.stages[0].name)
+        self._num_running = max(0, self._num_running - 1)
         next(stage for stage in self.stages if stage.name == name).tell(observation)
         self._on_change()
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from searchers.methods import (
         EvolutionSearch,
         GPSearch,
+        MultiKernelBOSearch,
         OptunaSearch,
         RandomSearch,
         UniformSearch,
@@ -30,6 +31,7 @@ _HOMES = {
     "make_algorithm": "registry",
     "EvolutionSearch": "methods",
     "GPSearch": "methods",
+    "MultiKernelBOSearch": "methods",
     "OptunaSearch": "methods",
     "RandomSearch": "methods",
     "TuneSearcher": "tune",
@@ -42,6 +44,7 @@ __all__ = [
     "EvolutionSearch",
     "Exhausted",
     "GPSearch",
+    "MultiKernelBOSearch",
     "Observation",
     "OptunaSearch",
     "Proposal",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -115,6 +115,14 @@ class Algorithm(Protocol):
         ...
 
 
+def is_busy(algorithm: Algorithm) -> bool:
+    """Whether `ask` would wait for a proposal that is being computed in the background.
+
+    An algorithm that works ahead says so by an attribute `busy`; reading it also starts the work where that is due.
+    """
+    return bool(getattr(algorithm, "busy", False))
+
+
 def check_int(field: str, value: object, minimum: int) -> int:
     """Returns an integer option after checking it.
 
@@ -123,6 +131,28 @@ def check_int(field: str, value: object, minimum: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ConfigError(f"{field} must be an integer of at least {minimum}, got {value!r}")
+    return value
+
+
+def check_bool(field: str, value: object) -> bool:
+    """Returns an option that is true or false after checking it.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{field} must be true or false, got {value!r}")
+    return value
+
+
+def check_choice(field: str, value: object, choices: Sequence[str]) -> str:
+    """Returns an option that is one of some words after checking it.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ConfigError(f"{field} must be one of {', '.join(choices)}, got {value!r}")
     return value
 
 

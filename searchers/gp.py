@@ -7,33 +7,31 @@ the best students, and fresh ones.
 Within a budget of a few per cent a random student is far worse than the evenly scaled one (most of its BatchNorms and activations are
 gone), and teaches the model little. So the first students there, and half of the fresh candidates, are variations of the scaled one.
 
-Where the objective is f = R_c R_a of the papers, parameters and so R_c = C (2 - C) are exact before any training. Then only the
-accuracy ratio R_a is modelled, and the improvement of f follows ("composite").
+Where the objective is f = R_c R_a of the papers, only R_a is modelled (`searchers.targets`).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raysearch.errors import ConfigError
 from searchers.algorithm import Observation, Proposal, check_int, check_num_edits, check_share
-from searchers.ledger import Ledger, check_version, fresh_draws, repeat, unmeasured
+from searchers.candidates import CandidatePool, scaled_variations
+from searchers.ledger import Ledger, check_version, fresh_draws
+from searchers.targets import Targets, check_composite
 
 if TYPE_CHECKING:
-    from raysearch.architecture import Edits, EditsBatch, SearchSpace
+    from raysearch.architecture import Edits, SearchSpace
     from searchers.surrogate import Surrogate
 
 logger = logging.getLogger(__name__)
 
 MIN_FULL = 2
 """Full observations below which there is nothing to model."""
-
-_NEEDED = frozenset({"accuracy", "teacher_accuracy", "compression"})
-"""Metrics that the composite model needs."""
 
 
 class GPAlgorithm:
@@ -73,15 +71,14 @@ class GPAlgorithm:
     ) -> None:
         self.space = space
         self.num_initial = check_int("search.options.num_initial", num_initial, 1)
-        self.num_candidates = check_int("search.options.num_candidates", num_candidates, 2)
-        self.mutation_share = check_share("search.options.mutation_share", mutation_share)
-        self.num_parents = check_int("search.options.num_parents", num_parents, 1)
-        self.num_edits = check_num_edits(num_edits)
-        if composite not in (None, True, False):
-            raise ConfigError(
-                f"search.options.composite must be true, false or null, got {composite!r}"
-            )
-        self.composite = composite
+        self._pool = CandidatePool(
+            space,
+            check_int("search.options.num_candidates", num_candidates, 2),
+            check_share("search.options.mutation_share", mutation_share),
+            check_int("search.options.num_parents", num_parents, 1),
+            check_num_edits(num_edits),
+        )
+        self.composite = check_composite(composite)
         self.num_fallbacks = 0
         self._ledger = Ledger(space)
         self._rng = np.random.default_rng(seed)
@@ -100,7 +97,7 @@ class GPAlgorithm:
             return ledger.propose(uniform, origin="uniform")
         fresh = fresh_draws(self.space, self._rng)
         if self.space.limits:
-            fresh = (self._scaled, *fresh)
+            fresh = (partial(scaled_variations, self.space, rng=self._rng), *fresh)
         full = ledger.full
         if ledger.num_students < self.num_initial or len(full) < MIN_FULL:
             return ledger.propose(ledger.draw_new(*fresh), origin="sample")
@@ -138,90 +135,22 @@ class GPAlgorithm:
         from searchers.surrogate import Surrogate, one_thread
 
         evaluated = self.space.batch(observation.architecture for observation in full)
-        composite = self._is_composite(full)
-        targets = np.array([_ratio(one) if composite else one.value for one in full])  # [n]
+        targets = Targets.of(self.space, full, self.composite)
         with one_thread():
             x = self.space.features(evaluated)  # [n, D]
-            surrogate = Surrogate(x, targets, self.space.feature_blocks.values())
-            predicted = surrogate.predict(x)[0] * self._factor(evaluated, composite)  # [n]
-            candidates = self._candidates(evaluated, predicted)
+            surrogate = Surrogate(x, targets.values(full), self.space.feature_blocks.values())
+            predicted = surrogate.predict(x)[0] * targets.factor(evaluated)  # [n]
+            candidates = self._pool.draw(evaluated, predicted, self._rng)
             self._believe_pending(surrogate)
             improvement = surrogate.log_ei(
                 self.space.features(candidates),
-                self._factor(candidates, composite),
+                targets.factor(candidates),
                 float(predicted.max()),
             )
         order = np.argsort(-improvement, kind="stable")
         return self._ledger.first_new(candidates[int(index)] for index in order)
 
-    def _scaled(self, size: int) -> EditsBatch:
-        """Variations of the uniformly scaled student."""
-        copies = repeat(self.space.uniform(), size)
-        return self.space.vary(copies, self._rng, **unmeasured(self.space))
-
-    def _candidates(self, evaluated: EditsBatch, predicted: np.ndarray) -> EditsBatch:
-        """Mutations and variations of the best predicted students, then fresh ones."""
-        options = unmeasured(self.space)
-        best = np.argsort(-predicted, kind="stable")[: self.num_parents]
-        num_made = round(self.mutation_share * self.num_candidates)
-        num_fresh = self.num_candidates - num_made
-        num_scaled = num_fresh // 2 if self.space.limits else 0
-
-        def parents(count: int) -> EditsBatch:
-            return evaluated[best[self._rng.integers(len(best), size=count)]]
-
-        def mutated(count: int) -> EditsBatch:
-            return self.space.mutate(parents(count), self._rng, self.num_edits, **options)
-
-        def varied(count: int) -> EditsBatch:
-            return self.space.vary(parents(count), self._rng, **options)
-
-        def sampled(count: int) -> EditsBatch:
-            return self.space.sample(count, self._rng, **options)
-
-        plan = (
-            (mutated, num_made - num_made // 2),
-            (varied, num_made // 2),
-            (self._scaled, num_scaled),
-            (sampled, num_fresh - num_scaled),
-        )
-        return type(evaluated).concatenate([make(count) for make, count in plan if count])
-
     def _believe_pending(self, surrogate: Surrogate) -> None:
         if self._ledger.pending:
             pending = self.space.batch(self._ledger.pending.values())
             surrogate.believe(self.space.features(pending))
-
-    def _factor(self, batch: EditsBatch, composite: bool) -> np.ndarray:
-        """R_c of each student, or ones: [n]."""
-        if not composite:
-            return np.ones(len(batch))
-        compression = 1 - self.space.num_params(batch) / self.space.teacher.num_params
-        # a student as large as the teacher has R_c = 0; the floor keeps the logarithm finite
-        return np.maximum(compression * (2 - compression), 1e-9)
-
-    def _is_composite(self, full: Sequence[Observation]) -> bool:
-        if self.composite and not all(one.metrics.keys() >= _NEEDED for one in full):
-            raise ConfigError(
-                f"search.options.composite is true, but a trial did not report all of {', '.join(sorted(_NEEDED))}: set it to null"
-            )
-        if self.composite is not None:
-            return self.composite
-        return not self.space.limits and all(_is_f(observation) for observation in full)
-
-
-def _ratio(observation: Observation) -> float:
-    """R_a, the student's accuracy over the teacher's."""
-    return observation.metrics["accuracy"] / observation.metrics["teacher_accuracy"]
-
-
-def _is_f(observation: Observation) -> bool:
-    """Whether the value is f = C (2 - C) A / A_teacher of the metrics."""
-    metrics = observation.metrics
-    if not metrics.keys() >= _NEEDED:
-        return False
-    if metrics["teacher_accuracy"] <= 0 or observation.value is None:
-        return False
-    compression = metrics["compression"]
-    f = compression * (2 - compression) * _ratio(observation)
-    return bool(np.isclose(observation.value, f, rtol=1e-3, atol=1e-6))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class MethodSearch(TuneSearcher):
-    """A method of the table as a searcher; `options` are its algorithm's."""
+    """A method of the table as a searcher; `options` are its algorithm's, `warm_start` is another run's folder where it takes one."""
 
     method: ClassVar[str]
 
@@ -34,10 +34,11 @@ class MethodSearch(TuneSearcher):
         max_concurrent: int | None = None,
         max_retries: int = 2,
         cache: Mapping[str, Observation] | None = None,
+        warm_start: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(
-            make_algorithm(self.method, space, seed, options),
+            make_algorithm(self.method, space, seed, options, warm_start=warm_start),
             space=space,
             metric=metric,
             mode=mode,
@@ -64,6 +65,12 @@ class GPSearch(MethodSearch):
     """Gaussian process and log expected improvement; see `searchers.gp` for the options."""
 
     method = "gp"
+
+
+class MultiKernelBOSearch(MethodSearch):
+    """ESNAC's multi-kernel Bayesian optimisation; see `searchers.multi_kernel_bo.algorithm` for the options."""
+
+    method = "multi_kernel_bo"
 
 
 class OptunaSearch(MethodSearch):

@@ -42,6 +42,11 @@ METHODS: Mapping[str, Method] = {
         "Gaussian process on hand-made features, log expected improvement, exact compression.",
         "Jones et al. 1998; Ament et al. 2023, arXiv:2310.20708",
     ),
+    "multi_kernel_bo": Method(
+        "searchers.multi_kernel_bo.algorithm:MultiKernelBOAlgorithm",
+        "Bayesian optimisation with several learned kernels over the layers, as in the paper or averaged with gp's model.",
+        "Cao, Wang and Kitani 2019 (ESNAC), arXiv:1902.00383",
+    ),
     "tpe": Method(
         "searchers.optuna:TPEAlgorithm",
         "Optuna's tree-structured Parzen estimator over the same edits.",
@@ -61,7 +66,7 @@ METHODS: Mapping[str, Method] = {
 
 _CONTRACT = ("ask", "tell", "state_dict", "load_state_dict")
 
-_GIVEN = ("space", "seed", "pruned")
+_GIVEN = ("space", "seed", "pruned", "warm_start")
 """Arguments of a constructor that are no options."""
 
 
@@ -76,6 +81,7 @@ def make_algorithm(
     options: Mapping[str, Any] | None = None,
     *,
     pruned: Pruner | None = None,
+    warm_start: str | None = None,
 ) -> Algorithm:
     """The algorithm of a method.
 
@@ -86,12 +92,15 @@ def make_algorithm(
         seed: of everything random.
         options: the method's own, by the names of its constructor's arguments.
         pruned: gives pruned students of the teacher; None: there are no weights (a check before the run, a script of one's own).
+        warm_start: the folder of another run whose search the method may begin with.
 
     Raises:
         ConfigError: unknown method or option, a path that cannot be imported, or a class that does not fit.
     """
     factory = resolve(method)
     given = {"space": space, "seed": seed, "pruned": pruned}
+    if warm_start is not None:
+        given["warm_start"] = warm_start
     arguments = _arguments(method, factory, given, dict(options or {}))
     try:
         made = factory(**arguments)
@@ -164,5 +173,9 @@ def _arguments(
                     f"search.options.{name} is not an option of the method {method!r}: {listed}"
                 )
     named = inspect.signature(factory).parameters
+    if "warm_start" in given and "warm_start" not in named and valid is not None:
+        raise ConfigError(
+            f"search.warm_start is {given['warm_start']!r}, but the method {method!r} cannot begin with another search: set it to null"
+        )
     own = {key: given[key] for key in given if key in named or (valid is None and key != "pruned")}
     return own | options

@@ -23,11 +23,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray.tune.search import Searcher
 from ray.tune.search.variant_generator import parse_spec_vars
 
 from raysearch.errors import ConfigError, InvalidArchitecture, RunError
-from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal, check_int
+from searchers.algorithm import (
+    Algorithm,
+    Exhausted,
+    Observation,
+    Proposal,
+    check_int,
+    is_busy,
+)
 from searchers.ledger import Identifier, check_version
 from searchers.state import dump_state, load_state
 from searchers.tracking import STAGE, LiveTrial, architecture_in, suggestion_of
@@ -190,6 +198,9 @@ class TuneSearcher(Searcher):
         return None
 
     def _ask(self) -> LiveTrial | None:
+        # Tune asks again while trials run; a caller without Ray may not
+        if self._live and ray.is_initialized() and is_busy(self.algorithm):
+            return None
         try:
             proposal = self.algorithm.ask()
         except Exhausted:

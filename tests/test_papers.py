@@ -10,6 +10,7 @@ from raysearch.config import Config, load_config
 from raysearch.plan import first_candidates, wants_uniform
 from raysearch.schedules import stage_scheduler
 from raysearch.subject import load_graph, make_space
+from searchers.registry import make_algorithm
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DATA = {"cifar10": 10, "cifar100": 100}
@@ -117,6 +118,8 @@ def test_teachers_and_spaces_have_the_papers_sizes(name):
     assert not [group for group in space.groups if group.frozen]
     batch = space.sample(20, seed=0)
     assert (space.num_params(batch) <= architecture.num_params).all()
+    method = make_algorithm(config.search.method, space, options=config.search.options)
+    assert getattr(method, "faithful", None) is True
 
 
 @pytest.mark.parametrize("name", READY)

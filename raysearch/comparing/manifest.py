@@ -84,8 +84,8 @@ class Manifest:
         Options of the method reach only the method that the base configuration names; the others take their defaults.
         """
         base = self.config.model_dump()
-        options = base["search"]["options"] if cell.method == base["search"]["method"] else {}
-        base["search"] |= {"method": cell.method, "options": options}
+        if cell.method != base["search"]["method"]:
+            base["search"] |= {"method": cell.method, "options": {}, "warm_start": None}
         base["run"] = {"name": cell.name, "storage": str(storage), "seed": cell.seed}
         return parse_config(base)
 

@@ -75,8 +75,9 @@ class Replay:
                 raise ConfigError(
                     f"methods: {method!r} prunes the teacher's weights, which a table does not hold; leave it out, or compare without --table"
                 )
-            options = self.config.search.options if method == self.config.search.method else {}
-            make_algorithm(method, self.space, 0, options)
+            search, is_own = self.config.search, method == self.config.search.method
+            options, warm_start = (search.options, search.warm_start) if is_own else ({}, None)
+            make_algorithm(method, self.space, 0, options, warm_start=warm_start)
 
     def run(self, problem: str, config: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """One cell: the search and the full trainings of its best.
@@ -108,7 +109,13 @@ class Replay:
         floor = parse_floor(limits["accuracy"]) if "accuracy" in limits else None
         stage = SearchStage(
             "search",
-            make_algorithm(search.method, space, config.run.seed, search.options),
+            make_algorithm(
+                search.method,
+                space,
+                config.run.seed,
+                search.options,
+                warm_start=search.warm_start,
+            ),
             num_trials=search.trials,
             log=MemoryLog(),
             identify=self.table.identify,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from searchers.algorithm import Proposal
 from searchers.evolution import EvolutionAlgorithm
 from searchers.gp import GPAlgorithm
+from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
 from searchers.optuna import TPEAlgorithm
 from searchers.prune import PruneAlgorithm
 from searchers.random import RandomAlgorithm
@@ -28,6 +29,26 @@ class TestGP(AlgorithmContract):
 
     def make_algorithm(self, space, seed):
         return GPAlgorithm(space, seed=seed, num_initial=5, num_candidates=32)
+
+
+class TestMultiKernelBO(AlgorithmContract):
+    def make_space(self):
+        return make_chain_space((8, 8, 8, 8), budget={"params": 0.3})
+
+    def make_algorithm(self, space, seed):
+        return MultiKernelBOAlgorithm(
+            space, seed=seed, num_initial=5, num_candidates=32, num_kernels=2, batch_size=2
+        )
+
+
+class TestFaithfulMultiKernelBO(AlgorithmContract):
+    unique = False
+    covers_space = False
+
+    def make_algorithm(self, space, seed):
+        return MultiKernelBOAlgorithm(
+            space, seed=seed, faithful=True, num_candidates=32, num_kernels=2, encoder="mlp"
+        )
 
 
 class TestTPE(AlgorithmContract):

@@ -15,6 +15,7 @@ from searchers import surrogate
 from searchers.algorithm import Observation
 from searchers.gp import GPAlgorithm
 from searchers.random import RandomAlgorithm
+from searchers.targets import Targets
 from searchers.testing import make_chain_space
 
 
@@ -87,20 +88,19 @@ def test_values_of_stopped_and_failed_students_do_not_enter_the_model(toy_space,
 
 
 def test_compression_is_modelled_exactly_where_the_values_are_f(toy_space, texts):
-    algorithm = GPAlgorithm(toy_space)
     full = [observed(toy_space, text, 0.5) for text in texts[:3]]
-    assert algorithm._is_composite(full)
+    assert Targets.of(toy_space, full, None).composite
     other = Observation(texts[3], 0.7, 1.0, "full", metrics=full[0].metrics)
-    assert not algorithm._is_composite([*full, other])
-    assert not algorithm._is_composite([*full, Observation(texts[3], 0.7, 1.0, "full")])
-    assert not GPAlgorithm(toy_space, composite=False)._is_composite(full)
+    assert not Targets.of(toy_space, [*full, other], None).composite
+    assert not Targets.of(
+        toy_space, [*full, Observation(texts[3], 0.7, 1.0, "full")], None
+    ).composite
+    assert not Targets.of(toy_space, full, False).composite
 
 
-def test_compression_is_not_modelled_inside_a_budget(texts):
+def test_compression_is_not_modelled_inside_a_budget():
     space = make_chain_space((8, 8), budget={"params": 0.4})
-    text = str(space.uniform())
-    assert not GPAlgorithm(space)._is_composite([observed(space, text, 0.5)])
-    del texts
+    assert not Targets.of(space, [observed(space, str(space.uniform()), 0.5)], None).composite
 
 
 def test_equal_accuracies_send_the_composite_model_to_small_students(toy_space, texts):

@@ -1,0 +1,1 @@
+"""ESNAC: multi-kernel Bayesian optimisation with learned kernels (see `algorithm.py`)."""

@@ -1,0 +1,350 @@
+"""Multi-kernel Bayesian optimisation (ESNAC: Cao, Wang and Kitani, "Learnable Embedding Space for Efficient Neural Architecture
+Compression", ICLR 2019), as an ask/tell algorithm: the paper's own form, and ours.
+
+    faithful   steps of K students, one for each of K fresh kernels, with a barrier between steps    (`faithful.py`)
+    ours       one averaged model of everything that is finished, no barrier                          (`improved.py`)
+
+A step is computed in a thread as soon as a result has come, while other students train. What it gives depends on the seed and on what
+was told, never on when it was ready.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raysearch.errors import ConfigError
+from searchers.ahead import Ahead, Cancelled
+from searchers.algorithm import (
+    Exhausted,
+    Observation,
+    Proposal,
+    check_bool,
+    check_choice,
+    check_int,
+    check_num_edits,
+    check_share,
+)
+from searchers.candidates import scaled_variations
+from searchers.ledger import Ledger, check_version, fresh_draws
+from searchers.multi_kernel_bo.options import ACQUISITIONS, DEVICES, ENCODERS, StepOptions
+from searchers.multi_kernel_bo.snapshot import Choice, Snapshot, Step
+from searchers.source import read_source
+from searchers.targets import check_composite
+
+if TYPE_CHECKING:
+    from raysearch.architecture import SearchSpace
+
+logger = logging.getLogger(__name__)
+
+MIN_FULL = 2
+"""Full observations below which our mode has nothing to model."""
+
+
+TRANSFER = (-1, 0)
+"""Key of the step that begins with another search's kernels."""
+
+
+@dataclass
+class _Batch:
+    """The students of one step.
+
+    Attributes:
+        key: the number of tellings when it began, and how many steps began at the same number before it.
+        num_outcomes: the outcomes that it knows are so many of the oldest.
+        snapshot: what it is computed from.
+        taken: how many of its students were looked at.
+        spent: it has no more.
+    """
+
+    key: tuple[int, int]
+    num_outcomes: int
+    snapshot: Snapshot
+    taken: int = 0
+    spent: bool = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the outcomes, which the ledger keeps."""
+        return {
+            "key": list(self.key),
+            "num_outcomes": self.num_outcomes,
+            "pending": list(self.snapshot.pending),
+            "taken": self.taken,
+            "spent": self.spent,
+        }
+
+
+class MultiKernelBOAlgorithm:
+    """Bayesian optimisation with several learned kernels.
+
+    Only full observations enter the models. Early-stopped ones are not comparable with them and are only never proposed again.
+
+    Args:
+        space: where the students come from.
+        seed: of everything random.
+        faithful: the paper's form: a barrier after each K students, no exclusion of known ones, values as they are.
+        num_kernels: K; the paper's ablation has 1, 2, 4, 8 and 16.
+        encoder: "mlp" or "lstm" (the paper's); "features": no learned kernel, ours then is the process on features alone; None: lstm
+            where faithful, else mlp.
+        acquisition: faithful: "random" takes the best of `num_candidates` samples, "evolution" evolves as many (table 6).
+        num_initial: ours: students before the model is used, told ones of any status included.
+        num_candidates: students that the acquisition function is computed for, by each kernel where faithful.
+        mutation_share, num_parents, num_edits: ours: as in `searchers.candidates`.
+        batch_size: ours: students of a step, while no result comes.
+        refit_every: ours: full observations between two fits of the networks.
+        composite: ours: as in `searchers.targets`.
+        warm_start: the folder of another run, of any teacher: the first K students are those that kernels learned from its search choose
+            (section 4.3 of the paper); ours then goes on without random ones.
+        transfer_only: nothing more is proposed (the paper's zero-shot form).
+        num_threads: that learn kernels, each with one core.
+        device: of the networks: "cpu", "cuda", or "auto" for CUDA where this process has it.
+
+    Attributes:
+        num_fallbacks: proposals that are random because the model failed numerically.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        faithful: bool = False,
+        num_kernels: int = 8,
+        encoder: str | None = None,
+        acquisition: str = "random",
+        num_initial: int = 8,
+        num_candidates: int = 1000,
+        mutation_share: float = 0.75,
+        num_parents: int = 10,
+        num_edits: tuple[int, int] | list[int] = (1, 4),
+        batch_size: int = 4,
+        refit_every: int = 8,
+        composite: bool | None = None,
+        warm_start: str | None = None,
+        transfer_only: bool = False,
+        num_threads: int = 2,
+        device: str = "auto",
+    ) -> None:
+        self.space = space
+        self.faithful = check_bool("search.options.faithful", faithful)
+        self.num_initial = check_int("search.options.num_initial", num_initial, 1)
+        self.num_fallbacks = 0
+        self._options = StepOptions(
+            faithful=faithful,
+            num_kernels=check_int("search.options.num_kernels", num_kernels, 1),
+            encoder=_check_encoder(encoder, faithful),
+            acquisition=check_choice("search.options.acquisition", acquisition, ACQUISITIONS),
+            num_candidates=check_int("search.options.num_candidates", num_candidates, 2),
+            mutation_share=check_share("search.options.mutation_share", mutation_share),
+            num_parents=check_int("search.options.num_parents", num_parents, 1),
+            num_edits=check_num_edits(num_edits),
+            batch_size=check_int("search.options.batch_size", batch_size, 1),
+            refit_every=check_int("search.options.refit_every", refit_every, 1),
+            composite=check_composite(composite),
+            num_threads=check_int("search.options.num_threads", num_threads, 1),
+            device=check_choice("search.options.device", device, DEVICES),
+        )
+        self.transfer_only = check_bool("search.options.transfer_only", transfer_only)
+        self._source = None if warm_start is None else read_source(warm_start)
+        self._check_transfer()
+        self._has_transferred = self._source is None
+        self._seed = seed
+        self._ledger = Ledger(space)
+        self._rng = np.random.default_rng(seed)
+        self._num_told = 0
+        self._was_asked = False
+        self._batch: _Batch | None = None
+        self._step: Step | None = None
+        self._ahead: Ahead[list[Choice]] = Ahead()
+
+    @property
+    def busy(self) -> bool:
+        """Whether `ask` would wait for a step; begins to compute it."""
+        batch = self._current()
+        if batch is None:
+            return False
+        self._ahead.start(batch.key, partial(self._run, batch))
+        return not self._ahead.is_ready(batch.key)
+
+    def warm_up(self) -> None:
+        """Imports torch and BoTorch, which costs seconds the first time in a process."""
+        self._step_of_mode()
+
+    def ask(self) -> Proposal | None:
+        if not self.faithful and (uniform := self._ledger.new_uniform()) is not None:
+            return self._ledger.propose(uniform, origin="uniform")
+        batch = self._current()
+        if batch is None:
+            if self._has_transferred and self.transfer_only:
+                raise Exhausted
+            return None if self.faithful else self._random("sample")
+        from searchers.surrogate import NUMERICAL_ERRORS
+
+        self._was_asked = True
+        try:
+            choices = self._ahead.result(batch.key, partial(self._run, batch))
+        except NUMERICAL_ERRORS as error:
+            self._end(batch)
+            self.num_fallbacks += 1
+            logger.warning("The model failed, the next student is a random one: %s", error)
+            return self._random("fallback")
+        if self.faithful:
+            return self._next_as_is(batch, choices)
+        return self._next_new(batch, choices) or self.ask()
+
+    def tell(self, observation: Observation) -> None:
+        self._ledger.record(observation)
+        self._num_told += 1
+        if self._was_asked:  # else it is a line of a log, told before the search goes on
+            self._was_asked = False
+            _ = self.busy
+
+    def state_dict(self) -> dict[str, Any]:
+        batch = self._batch
+        return {
+            "version": 1,
+            "ledger": self._ledger.state_dict(),
+            "rng": self._rng.bit_generator.state,
+            "num_fallbacks": self.num_fallbacks,
+            "num_told": self._num_told,
+            "has_transferred": self._has_transferred,
+            "batch": None if batch is None else batch.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        check_version(state, 1)
+        self._ahead.stop()
+        self._ledger.load_state_dict(state["ledger"])
+        self._rng.bit_generator.state = state["rng"]
+        self.num_fallbacks = state["num_fallbacks"]
+        self._num_told = state["num_told"]
+        self._has_transferred = state["has_transferred"]
+        self._batch = None
+        if state["batch"] is not None:
+            batch = dict(state["batch"])
+            key = (batch["key"][0], batch["key"][1])
+            snapshot = self._snapshot(key, batch["num_outcomes"], batch.pop("pending"))
+            self._batch = _Batch(**{**batch, "key": key, "snapshot": snapshot})
+
+    # Steps
+
+    def _current(self) -> _Batch | None:
+        """The step whose students come next, begun where there is none; None: there is nothing to begin it with."""
+        batch, ledger = self._batch, self._ledger
+        lasts = self.faithful or not self._has_transferred
+        is_fresh = batch is not None and (lasts or batch.key[0] == self._num_told)
+        if batch is not None and is_fresh and not batch.spent:
+            return batch
+        if not self._has_transferred:
+            self._batch = _Batch(TRANSFER, 0, self._snapshot(TRANSFER, 0, []))
+            return self._batch
+        if self.transfer_only:
+            return None
+        if self.faithful:
+            if ledger.pending:
+                return None  # the paper's barrier
+        elif ledger.num_students < self.num_initial or len(ledger.full) < MIN_FULL:
+            return None
+        again = batch is not None and batch.key[0] == self._num_told
+        key = (self._num_told, batch.key[1] + 1 if again and batch is not None else 0)
+        num_outcomes = len(ledger.told)
+        snapshot = self._snapshot(key, num_outcomes, list(ledger.pending.values()))
+        self._batch = _Batch(key, num_outcomes, snapshot)
+        return self._batch
+
+    def _snapshot(self, key: tuple[int, int], num_outcomes: int, pending: list[str]) -> Snapshot:
+        outcomes = list(self._ledger.told.values())[:num_outcomes]
+        return Snapshot(
+            full=tuple(one for one in outcomes if one.status == "full"),
+            pending=tuple(pending),
+            known=frozenset([*pending, *(one.architecture for one in outcomes)]),
+            seed=(self._seed, *key),
+        )
+
+    def _run(self, batch: _Batch, cancelled: Cancelled) -> list[Choice]:
+        step = self._transfer() if batch.key == TRANSFER else self._step_of_mode()
+        return step(batch.snapshot, cancelled)
+
+    def _transfer(self) -> Step:
+        from searchers.multi_kernel_bo.steps import make_transfer
+
+        assert self._source is not None, "there is a step of transfer"
+        return make_transfer(self.space, self._source, self._options)
+
+    def _end(self, batch: _Batch) -> None:
+        """The step gives no more students."""
+        batch.spent = True
+        self._has_transferred = True
+
+    def _check_transfer(self) -> None:
+        """Refuses options that do not go together."""
+        if self.transfer_only and self._source is None:
+            raise ConfigError(
+                "search.options.transfer_only is true, but search.warm_start names no run: give the folder of one"
+            )
+        if self._source is not None and not self._options.num_learned:
+            raise ConfigError(
+                "search.options.encoder is 'features', which nothing can be transferred with: choose mlp or lstm, or remove search.warm_start"
+            )
+
+    def _step_of_mode(self) -> Step:
+        if self._step is None:
+            from searchers.multi_kernel_bo.steps import make_step
+
+            self._step = make_step(self.space, self._options)
+        return self._step
+
+    # Proposals
+
+    def _next_as_is(self, batch: _Batch, choices: list[Choice]) -> Proposal | None:
+        """The paper's: whatever a kernel chose, known or not."""
+        choice = choices[batch.taken]
+        batch.taken += 1
+        if batch.taken == len(choices):
+            self._end(batch)
+        if self._ledger.is_new(choice.edits):
+            return self._propose(choice, batch)
+        return Proposal(
+            str(choice.edits), _expectation(choice, batch)
+        )  # its outcome is known, or will be
+
+    def _next_new(self, batch: _Batch, choices: list[Choice]) -> Proposal | None:
+        """The next student of a step that is new; where there is none a random one, or, after a transfer, what follows it."""
+        while batch.taken < len(choices):
+            choice = choices[batch.taken]
+            batch.taken += 1
+            if (edits := self._ledger.first_new([choice.edits])) is not None:
+                return self._propose(replace(choice, edits=edits), batch)
+        self._end(batch)
+        return None if batch.key == TRANSFER else self._random("sample")
+
+    def _propose(self, choice: Choice, batch: _Batch) -> Proposal:
+        return self._ledger.propose(choice.edits, **_expectation(choice, batch))
+
+    def _random(self, origin: str) -> Proposal:
+        """A random student, inside a budget a variation of the scaled one."""
+        fresh = fresh_draws(self.space, self._rng)
+        if self.space.limits:
+            fresh = (partial(scaled_variations, self.space, rng=self._rng), *fresh)
+        return self._ledger.propose(self._ledger.draw_new(*fresh), origin=origin)
+
+
+def _expectation(choice: Choice, batch: _Batch) -> dict[str, Any]:
+    """What a trial's config says of its proposal."""
+    return {
+        "origin": "transfer" if batch.key == TRANSFER else "model",
+        "predicted": round(choice.predicted, 6),
+        "predicted_sd": round(choice.predicted_sd, 6),
+    }
+
+
+def _check_encoder(encoder: object, faithful: bool) -> str:
+    """The encoder's name; None: the mode's own."""
+    if encoder is None:
+        return "lstm" if faithful else "mlp"
+    return check_choice("search.options.encoder", encoder, ENCODERS)

@@ -1,0 +1,129 @@
+"""A step as in the paper (ESNAC, algorithm 1 and its public code), through a faster implementation of the same mathematics.
+
+K fresh kernels; kernel k learns from a random half D_k of the evaluated students and from the teacher, whose value is 0; it proposes the
+student that maximises its own expected improvement. In the first step nothing is evaluated: the kernels are untrained.
+
+Notation
+    D_k     each evaluated student with probability 1/2, and the teacher with y = 0
+    f*      the largest value in D_k
+    EI_k    `acquisition.py`, sigma with the noise
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from searchers.ahead import Cancelled
+from searchers.multi_kernel_bo.acquisition import expected_improvement
+from searchers.multi_kernel_bo.fit import FitOptions, fit_all
+from searchers.multi_kernel_bo.inputs import Inputs
+from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
+from searchers.multi_kernel_bo.model import LearnedKernelGP
+from searchers.multi_kernel_bo.snapshot import Choice, Snapshot
+from searchers.surrogate import one_thread
+
+if TYPE_CHECKING:
+    from raysearch.architecture import Edits, EditsBatch, SearchSpace
+
+CHUNK = 64
+"""Candidates that are embedded at a time; outputs do not depend on it, and larger chunks are slower."""
+
+_FITTING, _DRAWING, _SUBSETS = 0, 1, 2  # what a seed is for
+
+Score = Callable[["EditsBatch"], np.ndarray]
+
+
+@dataclass(frozen=True)
+class FaithfulStep:
+    """The paper's step.
+
+    Attributes:
+        space: where the students come from.
+        inputs: writes them.
+        members: of the kernels.
+        fitting: of their networks.
+        acquisition: "random": EI over fresh samples; "evolution": maximised by evolution (section 3.2 and table 6).
+        num_candidates: EI is computed for, by each kernel.
+        num_threads: that learn kernels.
+    """
+
+    space: SearchSpace
+    inputs: Inputs
+    members: MemberOptions
+    fitting: FitOptions
+    acquisition: str = "random"
+    num_candidates: int = 1000
+    num_threads: int = 2
+
+    def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
+        with one_thread():
+            kernels = self.kernels(snapshot, cancelled)
+            with torch.no_grad():
+                return [
+                    self._best_of(kernel, np.random.default_rng([*snapshot.seed, _DRAWING, k]))
+                    for k, kernel in enumerate(kernels)
+                    if not cancelled()
+                ]
+
+    def kernels(self, snapshot: Snapshot, cancelled: Cancelled) -> list[LearnedKernelGP]:
+        """The K learned kernels of a snapshot."""
+        X = self.inputs(self.space.batch(one.architecture for one in snapshot.full))
+        y = np.array([one.value for one in snapshot.full], float)  # [n]
+        embeddings = make_embeddings(self.inputs, self.members, [*snapshot.seed, _FITTING])
+        rows = subsets(len(y), self.members, [*snapshot.seed, _SUBSETS])
+        made = make_members(X, y, self.inputs.teacher(), embeddings, rows, self.members)
+        learnable = [kernel for kernel in made if len(kernel.train_targets) > 1]
+        fit_all(learnable, self.fitting, num_threads=self.num_threads, cancelled=cancelled)
+        return [kernel.eval() for kernel in made]
+
+    def _best_of(self, kernel: LearnedKernelGP, rng: np.random.Generator) -> Choice:
+        """The student that maximises the kernel's expected improvement."""
+        best_f = float(kernel.train_targets.max())
+
+        def score(batch: EditsBatch) -> np.ndarray:
+            mean, deviation = self._predict(kernel, batch)
+            return expected_improvement(mean, deviation, best_f).numpy()
+
+        if self.acquisition == "random":
+            candidates = self.space.sample(self.num_candidates, rng)
+            best = candidates[int(np.argmax(score(candidates)))]
+        else:
+            best = evolve(self.space, score, self.num_candidates, rng)
+        mean, deviation = self._predict(kernel, self.space.batch([best]))
+        return Choice(best, float(mean[0]), float(deviation[0]))
+
+    def _predict(self, kernel: LearnedKernelGP, batch: EditsBatch) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of a noisy value: [n], [n]."""
+        h = [
+            kernel.embedding(self.inputs(batch[start : start + CHUNK]).to(self.members.device))
+            for start in range(0, len(batch), CHUNK)
+        ]
+        posterior = kernel.embedded().posterior(torch.cat(h)[:, None], observation_noise=True)
+        return posterior.mean[:, 0, 0].cpu(), posterior.variance[:, 0, 0].sqrt().cpu()
+
+
+def evolve(space: SearchSpace, score: Score, num_scored: int, rng: np.random.Generator) -> Edits:
+    """Maximises a score of students by evolution, with as many scored students as random sampling would take.
+
+    The paper does not say which evolution: a population of a tenth of them, of which each generation keeps the best half and replaces
+    the rest by mutations of it.
+    """
+    size = max(2, num_scored // 10)
+    population = space.sample(size, rng)
+    scores = score(population)
+    left = num_scored - size
+    while left > 0:
+        keep = np.argsort(-scores, kind="stable")[: (size + 1) // 2]
+        num_children = min(left, size - len(keep)) or 1
+        parents = population[keep[rng.integers(len(keep), size=num_children)]]
+        children = space.mutate(parents, rng)
+        population = type(population).concatenate([population[keep], children])
+        scores = np.concatenate([scores[keep], score(children)])
+        left -= num_children
+    return population[int(np.argmax(scores))]

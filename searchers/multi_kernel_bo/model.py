@@ -1,0 +1,97 @@
+"""One learned kernel's Gaussian process as a BoTorch model.
+
+Zero mean, unit signal variance, fixed noise (the paper's form): only the embedding is learned, by `fit`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from botorch.models import SingleTaskGP
+from botorch.posteriors import GPyTorchPosterior
+from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.means import ZeroMean
+from gpytorch.settings import skip_posterior_variances
+from torch import Tensor, nn
+
+from searchers.multi_kernel_bo.kernel import ALPHA, EmbeddingKernel, fixed_rbf
+
+BETA = 0.05
+"""Noise variance of the authors' public code; the paper gives no number."""
+
+
+class LearnedKernelGP(SingleTaskGP):
+    """A Gaussian process whose kernel embeds students.
+
+    Args:
+        train_X: [n, D] float64, flat layer vectors.
+        train_Y: [n, 1] float64, as they are: nothing is standardised.
+        embedding: [..., D] -> [..., H].
+        alpha: squared length of the kernel in the embedding.
+        beta: variance of the noise.
+    """
+
+    def __init__(
+        self,
+        train_X: Tensor,
+        train_Y: Tensor,
+        embedding: nn.Module,
+        *,
+        alpha: float = ALPHA,
+        beta: float = BETA,
+    ) -> None:
+        super().__init__(**_parts(train_X, train_Y, EmbeddingKernel(embedding, alpha), beta))
+        self.embedding = (
+            embedding.float()
+        )  # SingleTaskGP has made it float64, which doubles its time
+        self.alpha, self.beta = alpha, beta
+        self._embedded: SingleTaskGP | None = None
+
+    def train(self, mode: bool = True) -> LearnedKernelGP:
+        self._embedded = None  # the embedding may change
+        return super().train(mode)
+
+    def posterior(self, X: Tensor, *args: Any, **kwargs: Any) -> GPyTorchPosterior:
+        """The posterior at X [..., q, D]; arguments as of `SingleTaskGP.posterior`.
+
+        Taken in the embedding: it is the same process, and each student is embedded once, where GPyTorch's own way would embed the
+        training students again for every batch.
+        """
+        self.eval()
+        posterior = self.embedded().posterior(self.embedding(X), *args, **kwargs)
+        assert isinstance(posterior, GPyTorchPosterior), "nothing is transformed"
+        return posterior
+
+    def means(self, X: Tensor) -> Tensor:
+        """The posterior mean at each of n students [n, D]: [n]. Cheaper than `posterior` where no deviation is asked for."""
+        self.eval()
+        with skip_posterior_variances():
+            posterior = self.embedded().posterior(self.embedding(X))
+        assert isinstance(posterior, GPyTorchPosterior), "nothing is transformed"
+        return posterior.mean[:, 0]
+
+    def embedded(self) -> SingleTaskGP:
+        """The same process over embeddings: `train_X` are those of the training students [n, H]."""
+        if self._embedded is None:
+            (train_X,) = self.train_inputs  # pyright: ignore[reportGeneralTypeIssues]
+            with torch.no_grad():
+                h = self.embedding(train_X)
+            train_Y = self.train_targets[:, None]
+            self._embedded = SingleTaskGP(**_parts(h, train_Y, fixed_rbf(self.alpha), self.beta))
+            self._embedded.eval()
+        return self._embedded
+
+
+def _parts(train_X: Tensor, train_Y: Tensor, kernel: nn.Module, beta: float) -> dict[str, Any]:
+    """Arguments of a SingleTaskGP with zero mean and fixed noise."""
+    likelihood = GaussianLikelihood().double()
+    likelihood.noise = torch.tensor(beta)
+    return {
+        "train_X": train_X,
+        "train_Y": train_Y,
+        "likelihood": likelihood.requires_grad_(False),
+        "covar_module": kernel,
+        "mean_module": ZeroMean(),
+        "outcome_transform": None,
+    }

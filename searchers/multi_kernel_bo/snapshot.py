@@ -1,0 +1,49 @@
+"""What a step is computed from, and what it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from searchers.ahead import Cancelled
+from searchers.algorithm import Observation
+
+if TYPE_CHECKING:
+    from raysearch.architecture import Edits
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known when a step begins.
+
+    Attributes:
+        full: the outcomes of full trainings, in the order of telling.
+        pending: texts of the outstanding students.
+        known: texts of all students that were proposed or told.
+        seed: of everything random in the step.
+    """
+
+    full: tuple[Observation, ...]
+    pending: tuple[str, ...]
+    known: frozenset[str]
+    seed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A student to propose.
+
+    Attributes:
+        edits: its edits.
+        predicted, predicted_sd: what the model expects of the objective.
+    """
+
+    edits: Edits
+    predicted: float
+    predicted_sd: float
+
+
+class Step(Protocol):
+    """A mode of the search: from a snapshot to students, the most wanted first. Pure but for caches; called in a thread."""
+
+    def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]: ...

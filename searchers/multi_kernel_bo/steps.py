@@ -1,0 +1,93 @@
+"""Makes the step of a mode; the first module here that imports torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from raysearch.errors import ConfigError
+from searchers.candidates import CandidatePool
+from searchers.multi_kernel_bo.faithful import FaithfulStep
+from searchers.multi_kernel_bo.fit import FitOptions
+from searchers.multi_kernel_bo.improved import ImprovedStep
+from searchers.multi_kernel_bo.inputs import Inputs
+from searchers.multi_kernel_bo.members import MemberOptions
+from searchers.multi_kernel_bo.options import StepOptions
+from searchers.multi_kernel_bo.snapshot import Step
+from searchers.multi_kernel_bo.transfer import TransferStep
+from searchers.source import Source
+
+if TYPE_CHECKING:
+    from raysearch.architecture import SearchSpace
+
+MLP_LR = 3e-3
+"""Of our mode, whose networks are smaller than the paper's."""
+
+
+def make_step(space: SearchSpace, options: StepOptions) -> Step:
+    """The step of the chosen mode.
+
+    Raises:
+        ConfigError: CUDA is wanted and this process has none.
+    """
+    inputs = Inputs.of(space)
+    if options.faithful:
+        return FaithfulStep(
+            space,
+            inputs,
+            _members(options),
+            _fitting(options),
+            acquisition=options.acquisition,
+            num_candidates=options.num_candidates,
+            num_threads=options.num_threads,
+        )
+    pool = CandidatePool(
+        space,
+        options.num_candidates,
+        options.mutation_share,
+        options.num_parents,
+        options.num_edits,
+    )
+    return ImprovedStep(
+        space,
+        inputs,
+        pool,
+        _members(options),
+        _fitting(options),
+        composite=options.composite,
+        batch_size=options.batch_size,
+        refit_every=options.refit_every,
+        num_threads=options.num_threads,
+    )
+
+
+def make_transfer(space: SearchSpace, source: Source, options: StepOptions) -> Step:
+    """The step that begins a search with another one's kernels; raises as `make_step`."""
+    return TransferStep(
+        space,
+        source,
+        _members(options),
+        _fitting(options),
+        num_candidates=options.num_candidates,
+        num_threads=options.num_threads,
+    )
+
+
+def _members(options: StepOptions) -> MemberOptions:
+    anchor = 0.0 if options.faithful else 1.0
+    device = _device(options.device)
+    return MemberOptions(options.num_learned, options.encoder, anchor=anchor, device=device)
+
+
+def _fitting(options: StepOptions) -> FitOptions:
+    return FitOptions() if options.faithful else FitOptions(lr=MLP_LR)
+
+
+def _device(name: str) -> str:
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise ConfigError(
+            "search.options.device is 'cuda', but the process that searches has no CUDA: set it to auto"
+        )
+    return "cuda" if name != "cpu" and has_cuda else "cpu"

@@ -1,0 +1,120 @@
+"""Proposals from another search's kernels (ESNAC, section 4.3: zero-shot transfer).
+
+K kernels are learned from the source's students, each from its own half D_k, and each proposes the target's student that maximises its
+expected improvement: nothing of the target was evaluated yet. A layer means the same in both, so that one encoder reads both teachers'
+students; its columns are those that either uses.
+
+Notation
+    a      the value itself where the source's is kept as in the paper; else the accuracy ratio R_a, which carries over between
+           teachers of different sizes, with the exact R_c of each student: f = c a
+    f*     the largest c a in D_k
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from searchers.ahead import Cancelled
+from searchers.candidates import scaled_variations
+from searchers.multi_kernel_bo.acquisition import expected_improvement
+from searchers.multi_kernel_bo.fit import FitOptions, fit_all
+from searchers.multi_kernel_bo.inputs import Inputs, LayerColumns
+from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
+from searchers.multi_kernel_bo.model import LearnedKernelGP
+from searchers.multi_kernel_bo.snapshot import Choice, Snapshot
+from searchers.source import Source
+from searchers.surrogate import one_thread
+from searchers.targets import NEEDED, Targets
+
+if TYPE_CHECKING:
+    from raysearch.architecture import EditsBatch, SearchSpace
+
+CHUNK = 64
+"""Candidates that are embedded at a time."""
+
+_FITTING, _DRAWING, _SUBSETS = 0, 1, 2  # what a seed is for
+
+
+@dataclass(frozen=True)
+class TransferStep:
+    """The first students of a search that begins with another one's knowledge.
+
+    Attributes:
+        space: where the students come from.
+        source: the other search.
+        members: of the kernels.
+        fitting: of their networks.
+        num_candidates: expected improvement is computed for, by each kernel.
+        num_threads: that learn kernels.
+    """
+
+    space: SearchSpace
+    source: Source
+    members: MemberOptions
+    fitting: FitOptions
+    num_candidates: int = 1000
+    num_threads: int = 2
+
+    def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
+        with one_thread():
+            columns = LayerColumns.of(self.source.space, self.space)
+            read = Inputs(self.source.space, columns, with_features=False)
+            write = Inputs(self.space, columns, with_features=False)
+            targets = self._targets()
+            evaluated = self.source.space.batch(one.architecture for one in self.source.full)
+            X, y = read(evaluated), targets.values(self.source.full)
+            rows = subsets(len(y), self.members, [*snapshot.seed, _SUBSETS])
+            embeddings = make_embeddings(read, self.members, [*snapshot.seed, _FITTING])
+            kernels = make_members(X, y, read.teacher(), embeddings, rows, self.members)
+            fit_all(kernels, self.fitting, num_threads=self.num_threads, cancelled=cancelled)
+            # inside a budget all of the target's students have one size, and only the accuracy counts
+            f = y if self.space.limits else y * targets.factor(evaluated)  # [n]
+            choices: list[Choice] = []
+            with torch.no_grad():
+                for k, (kernel, seen) in enumerate(zip(kernels, rows, strict=True)):
+                    if cancelled():
+                        break
+                    rng = np.random.default_rng([*snapshot.seed, _DRAWING, k])
+                    best_f = float(f[seen].max(initial=0.0))
+                    choices.append(self._best_of(kernel, write, targets.composite, best_f, rng))
+            return choices
+
+    def _targets(self) -> Targets:
+        """The paper's values where the target is f without a budget and accuracies are not reported, else accuracy ratios."""
+        reported = all(one.metrics.keys() >= NEEDED for one in self.source.full)
+        return Targets(self.source.space, composite=reported)
+
+    def _best_of(
+        self,
+        kernel: LearnedKernelGP,
+        write: Inputs,
+        composite: bool,
+        best_f: float,
+        rng: np.random.Generator,
+    ) -> Choice:
+        """The target's student that maximises a kernel's expected improvement."""
+        candidates = self._candidates(rng)
+        exact = Targets(self.space, composite and not self.space.limits)
+        c = torch.from_numpy(exact.factor(candidates))
+        h = [
+            kernel.embedding(write(candidates[start : start + CHUNK]).to(self.members.device))
+            for start in range(0, len(candidates), CHUNK)
+        ]
+        posterior = kernel.embedded().posterior(torch.cat(h)[:, None], observation_noise=True)
+        mean = c * posterior.mean[:, 0, 0].cpu()
+        deviation = c * posterior.variance[:, 0, 0].sqrt().cpu()
+        best = int(expected_improvement(mean, deviation, best_f).argmax())
+        return Choice(candidates[best], float(mean[best]), float(deviation[best]))
+
+    def _candidates(self, rng: np.random.Generator) -> EditsBatch:
+        """Fresh students; inside a budget half of them are variations of the scaled one."""
+        if not self.space.limits:
+            return self.space.sample(self.num_candidates, rng)
+        half = self.num_candidates // 2
+        sampled = self.space.sample(half, rng)
+        varied = scaled_variations(self.space, self.num_candidates - half, rng)
+        return type(sampled).concatenate([sampled, varied])
