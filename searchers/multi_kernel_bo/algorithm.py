@@ -48,8 +48,8 @@ MIN_FULL = 2
 """Full observations below which our mode has nothing to model."""
 
 
-TRANSFER = (-1, 0)
-"""Key of the step that begins with another search's kernels."""
+TRANSFER = (2**31, 0)
+"""Key of the step that begins with another search's kernels: no search is ever told so many outcomes."""
 
 
 @dataclass
