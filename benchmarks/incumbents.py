@@ -2,12 +2,13 @@
 
     python -m benchmarks.incumbents digits_resnet14 --seeds 3                 # resumable; no budget, 80 evaluations, the objective f
     python -m benchmarks.incumbents digits_resnet14 --methods gp multi_kernel_bo esnac random --evaluations 40
+    python -m benchmarks.incumbents digits_resnet14 --methods multi_kernel_bo transfer --source runs/vgg6 --evaluations 24
     python -m benchmarks.incumbents fashion_vgg11 --budget 0.03 --data FOLDER # see benchmarks/problems.py
 
 The best value that a search saw is partly luck. So the student that looks best after each mark is trained three more times, with seeds
 that no search used, and the mean of these values is reported. One process, one student at a time, the default recipe of a trial, nobody
 stops early; the first students (`search.first`) are left out, so that only the searches differ. `esnac` is multi_kernel_bo with
-`faithful: true`. Finished searches are lines of `results/incumbents.jsonl`; the script goes on where it was.
+`faithful: true`, `transfer` begins with the kernels of the run that `--source` names. Finished searches are lines of `results/incumbents.jsonl`; the script goes on where it was.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from raysearch import prepare
 from raysearch.architecture import SearchSpace
 from raysearch.objective import REWARDS, Measurement, ObjectiveName
 from raysearch.teaching import teach
-from searchers.algorithm import Exhausted, Observation
+from searchers.algorithm import Algorithm, Exhausted, Observation, is_busy
 from searchers.registry import make_algorithm
 
 RESULTS = Path(__file__).parent / "results" / "incumbents.jsonl"
@@ -84,16 +85,24 @@ class Judge:
         return self._values[key]
 
 
-def search(
-    judge: Judge, method: str, options: dict[str, Any], seed: int, count: int
-) -> dict[str, Any]:
+def make(method: str, space: SearchSpace, seed: int, source: str | None) -> Algorithm:
+    """The algorithm behind a name of this script."""
+    if method == "esnac":
+        return make_algorithm("multi_kernel_bo", space, seed, {"faithful": True})
+    if method == "transfer":
+        if source is None:
+            raise SystemExit("transfer needs --source RUN, the folder of a finished run")
+        return make_algorithm("multi_kernel_bo", space, seed, warm_start=source)
+    return make_algorithm(method, space, seed)
+
+
+def search(judge: Judge, algorithm: Algorithm, seed: int, count: int) -> dict[str, Any]:
     """One search.
 
     Returns:
         `values` of the evaluations in their order, `incumbents` by mark (values with new seeds), `sizes` of these, `propose_s` in CPU
         seconds of asking and telling, and of the threads that work ahead.
     """
-    algorithm = make_algorithm(method, judge.space, seed, options)
     students: dict[str, tuple[str, float]] = {}
     propose_s, duplicates = 0.0, 0
     while len(students) < count and duplicates <= MAX_DUPLICATES:
@@ -112,7 +121,7 @@ def search(
         students[key] = proposal.architecture, observation.value or 0.0
         start = time.process_time()
         algorithm.tell(observation)
-        while getattr(algorithm, "busy", False):  # no training runs beside the proposing here
+        while is_busy(algorithm):  # no training runs beside the proposing here
             time.sleep(0.005)
         propose_s += time.process_time() - start
     found = list(students.values())
@@ -146,10 +155,8 @@ def run(options: argparse.Namespace) -> None:
             }
             if _cell(cell) in done:
                 continue
-            name, extra = (
-                ("multi_kernel_bo", {"faithful": True}) if method == "esnac" else (method, {})
-            )
-            row = cell | search(judge, name, extra, seed, options.evaluations)
+            algorithm = make(method, judge.space, seed, options.source)
+            row = cell | search(judge, algorithm, seed, options.evaluations)
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(
@@ -204,6 +211,7 @@ def main() -> None:
         "--budget", type=float, help="share of the teacher's parameters; default: none"
     )
     parser.add_argument("--data", type=Path, help="folder with fashion_mnist/ and cifar10/")
+    parser.add_argument("--source", help="a run's folder, for the method transfer")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
