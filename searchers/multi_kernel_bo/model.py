@@ -96,7 +96,7 @@ class LearnedKernelGP(SingleTaskGP):
 def _parts(train_X: Tensor, train_Y: Tensor, kernel: nn.Module, beta: float) -> dict[str, Any]:
     """Arguments of a SingleTaskGP with zero mean and fixed noise."""
     likelihood = GaussianLikelihood().double()
-    likelihood.noise = torch.tensor(beta)
+    likelihood.noise = torch.tensor(beta, dtype=torch.float64)
     return {
         "train_X": train_X,
         "train_Y": train_Y,
