@@ -35,6 +35,7 @@ from raysearch.progress import Progress
 from raysearch.pruned import PrunedStudents
 from raysearch.report import (
     budget_use,
+    keep_knowledge,
     training_sentence,
     verdict,
     write_report,
@@ -135,6 +136,7 @@ class Experiment:
         plan = self._make_plan()
         if not plan.pipeline.done:
             self._train(plan, teacher)
+        self._look_inside(plan)
         with self._phase("test_and_export"):
             self._progress.phase("finish", text="test, export, report")
             evaluate = partial(evaluate_part, self.problem)
@@ -311,6 +313,19 @@ class Experiment:
         )
 
     # The end
+
+    def _look_inside(self, plan: Plan) -> None:
+        """Writes surrogate.parquet, where the method has a model."""
+        search = plan.search
+        with self._phase("report"):
+            note = keep_knowledge(
+                search.algorithm,
+                self.files.surrogate,
+                self.problem.space.architecture_id,
+                search.num_finished,
+            )
+        if note is not None:
+            self._notes.append(note)
 
     def _report(self, plan: Plan, teacher: Mapping[str, Any], outcome: Outcome) -> None:
         """Writes summary.json, results.csv and report.html."""

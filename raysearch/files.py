@@ -39,6 +39,11 @@ class RunFiles:
         return self.folder / "observations.jsonl"
 
     @property
+    def surrogate(self) -> Path:
+        """What the search's model knew at the end."""
+        return self.folder / "surrogate.parquet"
+
+    @property
     def random_observations(self) -> Path:
         return self.folder / "baselines" / "random" / "observations.jsonl"
 

@@ -21,11 +21,12 @@ import numpy as np
 
 from searchers.algorithm import Observation, Proposal, check_int, check_num_edits, check_share
 from searchers.candidates import CandidatePool, scaled_variations
+from searchers.insight import Insight, InsightFailed, principal_map, shown_share
 from searchers.ledger import Ledger, check_version, fresh_draws
-from searchers.targets import Targets, check_composite
+from searchers.targets import LEAST_FACTOR, Targets, check_composite
 
 if TYPE_CHECKING:
-    from raysearch.architecture import Edits, SearchSpace
+    from raysearch.architecture import Edits, EditsBatch, SearchSpace
     from searchers.surrogate import Surrogate
 
 logger = logging.getLogger(__name__)
@@ -104,14 +105,15 @@ class GPAlgorithm:
         from searchers.surrogate import NUMERICAL_ERRORS
 
         try:
-            edits = self._best_candidate(full)
+            found = self._best_candidate(full)
         except NUMERICAL_ERRORS as error:
             self.num_fallbacks += 1
             logger.warning("The model failed, the next student is a random one: %s", error)
             return ledger.propose(ledger.draw_new(*fresh), origin="fallback")
-        if edits is None:  # every candidate is known
+        if found is None:  # every candidate is known
             return ledger.propose(ledger.draw_new(*fresh), origin="sample")
-        return ledger.propose(edits, origin="model")
+        edits, (mean, sd) = found
+        return ledger.propose(edits, origin="model", predicted=mean, predicted_sd=sd)
 
     def tell(self, observation: Observation) -> None:
         self._ledger.record(observation)
@@ -130,15 +132,62 @@ class GPAlgorithm:
         self._rng.bit_generator.state = state["rng"]
         self.num_fallbacks = state["num_fallbacks"]
 
-    def _best_candidate(self, full: Sequence[Observation]) -> Edits | None:
-        """The new candidate with the largest expected improvement; None: none of them is new."""
-        from searchers.surrogate import Surrogate, one_thread
+    def insight(self) -> Insight | None:
+        """What a model of all full observations knows; None while there are fewer than two.
+
+        Raises:
+            InsightFailed: the model failed numerically.
+        """
+        from searchers.surrogate import NUMERICAL_ERRORS, one_thread
+
+        full = self._ledger.full
+        if len(full) < MIN_FULL:
+            return None
+        try:
+            with one_thread():
+                evaluated, x, targets, surrogate = self._model(full)
+                mean, sd = surrogate.leave_one_out()
+                embedding = surrogate.embed(x)
+                places = principal_map(embedding)
+        except (*NUMERICAL_ERRORS, np.linalg.LinAlgError) as error:
+            raise InsightFailed(str(error)) from error
+        factor = targets.factor(evaluated)
+        factor[factor <= LEAST_FACTOR] = 0.0  # the size alone makes f zero
+        return Insight(
+            architectures=tuple(one.architecture for one in full),
+            values=np.array([one.value for one in full]),
+            loo_mean=mean * factor,
+            loo_sd=sd * factor,
+            places=places,
+            notes={
+                "model": "Gaussian process on features",
+                "map_share": shown_share(embedding, places),
+            },
+        )
+
+    def _model(
+        self, full: Sequence[Observation]
+    ) -> tuple[EditsBatch, np.ndarray, Targets, Surrogate]:
+        """The evaluated students, their features [n, D], what is modelled, and the model of it."""
+        from searchers.surrogate import Surrogate
 
         evaluated = self.space.batch(observation.architecture for observation in full)
         targets = Targets.of(self.space, full, self.composite)
+        x = self.space.features(evaluated)  # [n, D]
+        surrogate = Surrogate(x, targets.values(full), self.space.feature_blocks.values())
+        return evaluated, x, targets, surrogate
+
+    def _best_candidate(
+        self, full: Sequence[Observation]
+    ) -> tuple[Edits, tuple[float, float]] | None:
+        """The new candidate with the largest expected improvement, and mean and standard deviation of its predicted value.
+
+        None: none of them is new.
+        """
+        from searchers.surrogate import one_thread
+
         with one_thread():
-            x = self.space.features(evaluated)  # [n, D]
-            surrogate = Surrogate(x, targets.values(full), self.space.feature_blocks.values())
+            evaluated, x, targets, surrogate = self._model(full)
             predicted = surrogate.predict(x)[0] * targets.factor(evaluated)  # [n]
             candidates = self._pool.draw(evaluated, predicted, self._rng)
             self._believe_pending(surrogate)
@@ -148,7 +197,19 @@ class GPAlgorithm:
                 float(predicted.max()),
             )
         order = np.argsort(-improvement, kind="stable")
-        return self._ledger.first_new(candidates[int(index)] for index in order)
+        edits = self._ledger.first_new(candidates[int(index)] for index in order)
+        return None if edits is None else (edits, self._predict(surrogate, edits, targets))
+
+    def _predict(self, surrogate: Surrogate, edits: Edits, targets: Targets) -> tuple[float, float]:
+        """Mean and standard deviation of the value that a training will measure, from what was really observed."""
+        from searchers.surrogate import one_thread
+
+        batch = self.space.batch([str(edits)])
+        surrogate.forget_beliefs()
+        with one_thread():
+            mean, sd = surrogate.predict(self.space.features(batch), noise=True)
+        factor = float(targets.factor(batch)[0])
+        return float(mean[0]) * factor, float(sd[0]) * factor
 
     def _believe_pending(self, surrogate: Surrogate) -> None:
         if self._ledger.pending:

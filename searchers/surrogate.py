@@ -24,6 +24,7 @@ from botorch.exceptions import ModelFittingError, OptimizationWarning
 from botorch.models import SingleTaskGP
 from botorch.optim.fit import fit_gpytorch_mll_scipy
 from gpytorch.constraints import GreaterThan
+from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
@@ -89,10 +90,13 @@ class BlockMatern(Kernel):
     ) -> Tensor:
         """x1: [..., n, D], x2: [..., m, D] -> [..., n, m], or [..., n] where diag."""
         del last_dim_is_batch
-        scale = (self.length * self._root_size)[self._block_of]  # [D]
-        distance = self.covar_dist(x1 / scale, x2 / scale, diag=diag, **params)
+        distance = self.covar_dist(self.scaled(x1), self.scaled(x2), diag=diag, **params)
         s = math.sqrt(5) * distance
         return (1 + s + s.square() / 3) * torch.exp(-s)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Features in units of the lengths, where the plain distance is the kernel's: [..., D]."""
+        return x / (self.length * self._root_size)[self._block_of]
 
 
 class Surrogate:
@@ -112,18 +116,49 @@ class Surrogate:
         inputs = torch.as_tensor(x, dtype=torch.float64)  # [n, D]
         targets = torch.as_tensor((y - self.mean) / self.scale, dtype=torch.float64)
         every = blocks or [slice(0, x.shape[1])]
-        kernel = BlockMatern([block for block in every if block.stop > block.start])
+        self._kernel = BlockMatern([block for block in every if block.stop > block.start])
         self.model = SingleTaskGP(
-            inputs, targets[:, None], covar_module=kernel, outcome_transform=None
+            inputs, targets[:, None], covar_module=self._kernel, outcome_transform=None
         )
         _fit(ExactMarginalLogLikelihood(self.model.likelihood, self.model))
+        self._observed = inputs, targets
 
-    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the noise-free target: [m], [m]."""
+    def predict(self, x: np.ndarray, *, noise: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the noise-free target, or of what a training would measure: [m], [m].
+
+        Raises:
+            NanError: they are not finite.
+        """
         with torch.no_grad():
-            posterior = self.model.posterior(torch.as_tensor(x, dtype=torch.float64))
+            inputs = torch.as_tensor(x, dtype=torch.float64)
+            posterior = self.model.posterior(inputs, observation_noise=noise)
         mean = posterior.mean[:, 0].numpy() * self.scale + self.mean
-        return mean, posterior.variance[:, 0].sqrt().numpy() * self.scale
+        variance = posterior.variance[:, 0].detach()  # the noise has a gradient
+        sd = variance.sqrt().numpy() * self.scale
+        if not np.isfinite([mean, sd]).all():
+            raise NanError("the model's predictions are not finite")
+        return mean, sd
+
+    def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each target from all others, the noise included: [n], [n].
+
+        Rasmussen and Williams, Gaussian Processes for Machine Learning, eqs 5.10 to 5.12: mu_i = y_i - [Ky^-1 y]_i / [Ky^-1]_ii and
+        var_i = 1 / [Ky^-1]_ii. Lengths, noise and level stay those that were fitted to all.
+        """
+        inputs, targets = self._observed
+        with torch.no_grad():
+            prior = self.model.likelihood(self.model.forward(inputs))  # of the measured targets
+            assert isinstance(prior, MultivariateNormal), "a Gaussian likelihood"
+            chol = torch.linalg.cholesky(prior.covariance_matrix)
+            inverse = torch.cholesky_inverse(chol)  # Ky^-1
+            variance = 1 / inverse.diagonal()
+            mean = targets - inverse @ (targets - prior.mean) * variance
+        return mean.numpy() * self.scale + self.mean, variance.sqrt().numpy() * self.scale
+
+    def embed(self, x: np.ndarray) -> np.ndarray:
+        """Features in units of the learned lengths: [m, D]."""
+        with torch.no_grad():
+            return self._kernel.scaled(torch.as_tensor(x, dtype=torch.float64)).numpy()
 
     def believe(self, x: np.ndarray) -> None:
         """Conditions on outstanding students at their predicted means (kriging believer, Ginsbourger et al. 2010).
@@ -136,6 +171,10 @@ class Surrogate:
         inputs = torch.cat([self.model.train_inputs[0], torch.as_tensor(x, dtype=torch.float64)])
         targets = torch.cat([self.model.train_targets, standard])
         self.model.set_train_data(inputs, targets, strict=False)
+
+    def forget_beliefs(self) -> None:
+        """Takes back what `believe` added."""
+        self.model.set_train_data(*self._observed, strict=False)
 
     def log_ei(self, x: np.ndarray, c: np.ndarray, best_f: float) -> np.ndarray:
         """Log expected improvement of f = c a over the incumbent.

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 NEEDED = frozenset({"accuracy", "teacher_accuracy", "compression"})
 """Metrics that the composite form needs."""
 
-_LEAST_FACTOR = 1e-9
+LEAST_FACTOR = 1e-9
+"""Stands for R_c = 0."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Targets:
             return np.ones(len(batch))
         compression = 1 - self.space.num_params(batch) / self.space.teacher.num_params
         # a student as large as the teacher has R_c = 0; the floor keeps the logarithm finite
-        return np.maximum(compression * (2 - compression), _LEAST_FACTOR)
+        return np.maximum(compression * (2 - compression), LEAST_FACTOR)
 
 
 def check_composite(value: object) -> bool | None:

@@ -10,6 +10,7 @@ pytest collects the inherited tests. `make_space` and `make_small_space` may be 
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from raysearch.errors import InvalidArchitecture
@@ -138,6 +139,30 @@ class AlgorithmContract:
             watched.state_dict()
             proposals += run(watched, space, 1, start=step)
         assert proposals == run(self.make_algorithm(space, 2), space, NUM_STEPS)
+
+    def test_looking_inside_shows_full_students_and_changes_no_proposal(self) -> None:
+        space = self.make_space()
+        watched, plain = (self.make_algorithm(space, 4) for _ in range(2))
+        look = getattr(watched, "insight", None)
+        if look is None:
+            return
+        assert look() is None
+        values: dict[str, float | None] = {}
+        for step, proposal in enumerate(run(plain, space, NUM_STEPS)):
+            assert run(watched, space, 1, start=step) == [proposal]
+            observation = observe(space, proposal, step)
+            values |= (
+                {proposal.architecture: observation.value} if observation.status == "full" else {}
+            )
+            if step in (NUM_STEPS // 2, NUM_STEPS - 1):
+                found = look()
+                assert found is not None
+                assert set(found.architectures) <= values.keys()
+                assert list(found.values) == [values[text] for text in found.architectures]
+                for part in (found.loo_mean, found.loo_sd, found.places):
+                    assert all(map(math.isfinite, part.flat))
+                assert (found.loo_sd >= 0).all()
+                assert json.loads(json.dumps(dict(found.notes))) == found.notes
 
     def test_a_state_of_another_version_is_refused(self) -> None:
         algorithm = self.make_algorithm(self.make_space(), 0)

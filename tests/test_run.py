@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -54,6 +55,7 @@ def test_the_folder_holds_what_is_promised(finished):
         "data.json",
         "summary.json",
         "observations.jsonl",
+        "surrogate.parquet",
         "results.csv",
         "report.html",
         "teacher/weights.safetensors",
@@ -158,6 +160,20 @@ def test_the_uniform_student_is_among_the_search_s_first_candidates(finished):
     assert uniform.metrics["search"] is not None
 
 
+def full_ids(path):
+    records = observations(path)
+    return [record["architecture_id"] for record in records if record["status"] == "full"]
+
+
+def test_what_the_model_knew_of_each_full_student_is_kept_and_shown(finished):
+    frame = pd.read_parquet(finished.path / "surrogate.parquet")
+    assert sorted(frame["architecture_id"]) == sorted(full_ids(finished.path))
+    values = {record["architecture_id"]: record["value"] for record in observations(finished.path)}
+    assert list(frame["value"]) == [values[key] for key in frame["architecture_id"]]
+    assert (frame["loo_sd"] > 0).all()
+    assert "What the search&#x27;s model knew" in (finished.path / "report.html").read_text()
+
+
 def test_actors_are_started_once_a_slot(finished):
     assert finished.summary["actor_starts"] <= 2
 
@@ -173,6 +189,8 @@ def test_resuming_a_finished_run_repeats_nothing_and_more_trials_extend_it(finis
     assert len({record["architecture_id"] for record in after}) == 7
     assert sum(longer.summary["trials"].values()) == 7
     assert raysearch.load_config(config).search.trials == 7
+    frame = pd.read_parquet(longer.path / "surrogate.parquet")
+    assert sorted(frame["architecture_id"]) == sorted(full_ids(longer.path))
 
 
 def test_an_override_that_would_change_the_meaning_of_results_is_refused(finished):
@@ -201,9 +219,12 @@ def test_the_same_seed_gives_the_same_run_at_concurrency_one(ray_cluster, cache,
         )
         for name in ("one", "two")
     ]
-    keys = ("architecture", "value", "status", "curve")
-    first, second = ([{k: r[k] for k in keys} for r in observations(run.path)] for run in runs)
+    keys = ("architecture", "value", "status", "curve", "predicted", "predicted_sd")
+    first, second = ([{k: r.get(k) for k in keys} for r in observations(run.path)] for run in runs)
     assert first == second
+    made = [record for record in observations(runs[0].path) if record.get("origin") == "model"]
+    assert made
+    assert all(record["predicted_sd"] > 0 for record in made)
     assert runs[0].best.metrics["test_accuracy"] == runs[1].best.metrics["test_accuracy"]
     one, two = (load_file(run.best.path / "weights.safetensors") for run in runs)
     assert all(torch.equal(one[name], two[name]) for name in one)

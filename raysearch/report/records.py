@@ -112,7 +112,8 @@ class Trained:
 class Evaluation:
     """One line of `observations.jsonl`: a student that the search really trained.
 
-    `status` is the searcher's (full, stopped, failed); `result_status` the trial's (ok, invalid, diverged).
+    `status` is the searcher's (full, stopped, failed); `result_status` the trial's (ok, invalid, diverged). `origin` is how the
+    method came to it, "" where it was given to the method; `predicted` and `predicted_sd` are what its model expected of the value.
     """
 
     status: str
@@ -125,6 +126,9 @@ class Evaluation:
     trial_id: str
     architecture_id: str
     curve: tuple[float, ...]
+    origin: str
+    predicted: float | None
+    predicted_sd: float | None
 
     @property
     def ending(self) -> str:
@@ -148,6 +152,9 @@ class Evaluation:
             trial_id=text_of(data.get("trial_id")),
             architecture_id=text_of(data.get("architecture_id")),
             curve=tuple(point for point in points if point is not None),
+            origin=text_of(data.get("origin")),
+            predicted=number(data.get("predicted")),
+            predicted_sd=number(data.get("predicted_sd")),
         )
 
 

@@ -19,6 +19,7 @@ from raysearch.architecture.budget import resolve_budget
 from raysearch.architecture.graph import Architecture
 from raysearch.errors import BudgetError, InvalidArchitecture, RunFolderError
 from raysearch.report.records import Evaluation, Json, Role, Scores, Trained, number, text_of
+from raysearch.report.surrogate import SURROGATE_FILE, Knowledge, read_knowledge
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class RunFolder:
     teacher_architecture: Architecture | None
     best_architecture: Architecture | None
     best_name: str | None
+    knowledge: Knowledge | None
     problems: tuple[str, ...]
 
     @classmethod
@@ -137,6 +139,7 @@ class _Reader:
             teacher_architecture=self.architecture("teacher/architecture.json"),
             best_architecture=self.architecture(f"students/{best}/architecture.json"),
             best_name=best,
+            knowledge=self.knowledge(),
             problems=tuple(self.problems),
         )
 
@@ -191,6 +194,13 @@ class _Reader:
             return Architecture.from_json(text)
         except InvalidArchitecture:
             self.problems.append(f"{name} is damaged and is left out.")
+            return None
+
+    def knowledge(self) -> Knowledge | None:
+        try:
+            return read_knowledge(self.path / SURROGATE_FILE)
+        except ValueError:
+            self.problems.append(f"{SURROGATE_FILE} is damaged and is left out.")
             return None
 
     def evaluations(self) -> list[Evaluation]:

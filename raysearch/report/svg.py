@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SIZE = (5.6, 3.7)  # inches at 72 points; small, so that text stays readable on a phone
 NUM_METHODS = 8
 """Methods in a drawing that have a colour of their own; more share them and differ in their lines."""
+NUM_VALUES = 5
+"""Steps of the scale from the poorest to the best value."""
 ROLES = (
     "ink",
     "muted",
@@ -35,6 +37,7 @@ ROLES = (
     "budget",
     "paper",
     *(f"method{place}" for place in range(NUM_METHODS)),
+    *(f"value{place}" for place in range(NUM_VALUES)),
 )
 COLOUR = {role: f"#0102{place + 16:02x}" for place, role in enumerate(ROLES)}
 """Role -> its stand-in; style.css gives each role its colours."""

@@ -31,6 +31,7 @@ from searchers.algorithm import (
     check_share,
 )
 from searchers.candidates import scaled_variations
+from searchers.insight import Insight, InsightFailed
 from searchers.ledger import Ledger, check_version, fresh_draws
 from searchers.multi_kernel_bo.options import ACQUISITIONS, DEVICES, ENCODERS, StepOptions
 from searchers.multi_kernel_bo.snapshot import Choice, Snapshot, Step
@@ -39,6 +40,7 @@ from searchers.targets import check_composite
 
 if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
+    from searchers.multi_kernel_bo.transfer import TransferStep
 
 logger = logging.getLogger(__name__)
 
@@ -231,6 +233,23 @@ class MultiKernelBOAlgorithm:
             snapshot = self._snapshot(key, batch["num_outcomes"], batch.pop("pending"))
             self._batch = _Batch(**{**batch, "key": key, "snapshot": snapshot})
 
+    def insight(self) -> Insight | None:
+        """What a model of all full observations knows; None while there are fewer than two.
+
+        Raises:
+            InsightFailed: the model failed numerically.
+        """
+        from searchers.surrogate import NUMERICAL_ERRORS
+
+        num_outcomes = len(self._ledger.told)
+        if len(self._ledger.full) < MIN_FULL:
+            return None
+        snapshot = self._snapshot((self._num_told, 0), num_outcomes, [])
+        try:
+            return self._step_of_mode().insight(snapshot)
+        except (*NUMERICAL_ERRORS, np.linalg.LinAlgError) as error:
+            raise InsightFailed(str(error)) from error
+
     # Steps
 
     def _current(self) -> _Batch | None:
@@ -270,7 +289,7 @@ class MultiKernelBOAlgorithm:
         step = self._transfer() if batch.key == TRANSFER else self._step_of_mode()
         return step(batch.snapshot, cancelled)
 
-    def _transfer(self) -> Step:
+    def _transfer(self) -> TransferStep:
         from searchers.multi_kernel_bo.steps import make_transfer
 
         assert self._source is not None, "there is a step of transfer"

@@ -50,9 +50,19 @@ class FeatureGP(Model):
         """Conditions on students [m, D] at their predicted means (kriging believer)."""
         self._surrogate.believe(features)
 
-    def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation at students [m, D]: [m], [m]."""
-        return self._surrogate.predict(features)
+    def forget_beliefs(self) -> None:
+        """Takes back what `believe` added."""
+        self._surrogate.forget_beliefs()
+
+    def predict(
+        self, features: np.ndarray, *, noise: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation at students [m, D], of the target or of what a training would measure: [m], [m]."""
+        return self._surrogate.predict(features, noise=noise)
+
+    def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of each training value from all others: [n], [n]."""
+        return self._surrogate.leave_one_out()
 
     def posterior(self, X: Tensor, *args: Any, **kwargs: Any) -> GPyTorchPosterior:
         """The posterior at X; arguments as of `SingleTaskGP.posterior`."""

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from searchers.ahead import Cancelled
+from searchers.insight import Insight, principal_map, shown_share
 from searchers.multi_kernel_bo.acquisition import expected_improvement
 from searchers.multi_kernel_bo.fit import FitOptions, fit_all
 from searchers.multi_kernel_bo.inputs import Inputs
+from searchers.multi_kernel_bo.knowledge import embeddings, left_out
 from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
 from searchers.multi_kernel_bo.model import LearnedKernelGP
 from searchers.multi_kernel_bo.snapshot import Choice, Snapshot
@@ -70,6 +72,29 @@ class FaithfulStep:
                     for k, kernel in enumerate(kernels)
                     if not cancelled()
                 ]
+
+    def insight(self, snapshot: Snapshot) -> Insight:
+        """What K kernels of all full observations know, on average."""
+        with one_thread():
+            kernels = self.kernels(snapshot, lambda: False)
+            rows = subsets(len(snapshot.full), self.members, [*snapshot.seed, _SUBSETS])
+            with torch.no_grad():
+                X = self.inputs(self.space.batch(one.architecture for one in snapshot.full))
+                mean, deviation = left_out(kernels, rows, X)
+                embedding = embeddings(kernels, X)
+        places = principal_map(embedding)
+        return Insight(
+            architectures=tuple(one.architecture for one in snapshot.full),
+            values=np.array([one.value for one in snapshot.full]),
+            loo_mean=mean,
+            loo_sd=deviation,
+            places=places,
+            notes={
+                "model": "learned kernels",
+                "num_kernels": len(kernels),
+                "map_share": shown_share(embedding, places),
+            },
+        )
 
     def kernels(self, snapshot: Snapshot, cancelled: Cancelled) -> list[LearnedKernelGP]:
         """The K learned kernels of a snapshot."""

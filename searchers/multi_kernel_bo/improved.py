@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from searchers.ahead import Cancelled
 from searchers.algorithm import Observation
 from searchers.candidates import CandidatePool
+from searchers.insight import Insight, principal_map, shown_share
 from searchers.multi_kernel_bo.acquisition import log_expected_improvement
 from searchers.multi_kernel_bo.ensemble import AveragedModel, FeatureGP
 from searchers.multi_kernel_bo.fit import FitOptions, fit_all
 from searchers.multi_kernel_bo.inputs import Inputs
+from searchers.multi_kernel_bo.knowledge import embeddings, left_out
 from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
 from searchers.multi_kernel_bo.snapshot import Choice, Snapshot
 from searchers.surrogate import one_thread
-from searchers.targets import Targets
+from searchers.targets import LEAST_FACTOR, Targets
 
 if TYPE_CHECKING:
     from raysearch.architecture import EditsBatch, SearchSpace
@@ -87,6 +89,36 @@ class ImprovedStep:
         if cancelled() or not len(candidates):
             return []
         return self._pick(model, candidates, self._predict(model, candidates, targets), best_f)
+
+    def insight(self, snapshot: Snapshot) -> Insight:
+        """What the model of all full observations knows, at most the newest `max_observations` of them."""
+        with one_thread(), torch.no_grad():
+            full = snapshot.full[-self.max_observations :]
+            targets = Targets.of(self.space, full, self.composite)
+            model = self.model(full, targets, snapshot.seed[:1])
+            evaluated = self.space.batch(one.architecture for one in full)
+            mean, deviation = model.features.leave_one_out()
+            embedding = self.space.features(evaluated)
+            if model.learned:
+                X = self.inputs(evaluated)
+                rows = subsets(len(full), self.members, [*snapshot.seed[:1], _SUBSETS])
+                mean = (mean + left_out(model.learned, rows, X)[0]) / 2
+                embedding = embeddings(model.learned, X)
+        places = principal_map(embedding)
+        factor = targets.factor(evaluated)
+        factor[factor <= LEAST_FACTOR] = 0.0  # the size alone makes f zero
+        return Insight(
+            architectures=tuple(one.architecture for one in full),
+            values=np.array([one.value for one in full]),
+            loo_mean=mean * factor,
+            loo_sd=deviation * factor,
+            places=places,
+            notes={
+                "model": "Gaussian process on features, averaged with learned kernels",
+                "num_kernels": len(model.learned),
+                "map_share": shown_share(embedding, places),
+            },
+        )
 
     def model(
         self,
@@ -172,8 +204,12 @@ class ImprovedStep:
             # its own mean does not move by being believed; the deviations around it shrink
             left = replace(left, sigma=torch.from_numpy(model.features.predict(features)[1]))
         spare = [row for row in range(len(students)) if row not in picked][:NUM_SPARE]
-        mean, deviation = given.at(short).f.tolist(), given.at(short).f_sigma.tolist()
-        return [Choice(students[row], mean[row], deviation[row]) for row in (*picked, *spare)]
+        model.features.forget_beliefs()
+        deviation = given.c[short].numpy() * model.features.predict(features, noise=True)[1]
+        mean = given.f[short].tolist()
+        return [
+            Choice(students[row], mean[row], float(deviation[row])) for row in (*picked, *spare)
+        ]
 
 
 @dataclass(frozen=True)
@@ -187,10 +223,6 @@ class _Prediction:
     @property
     def f(self) -> Tensor:
         return self.c * self.a
-
-    @property
-    def f_sigma(self) -> Tensor:
-        return self.c * self.sigma
 
     def log_ei(self, best_f: float) -> Tensor:
         """E[(c a - f*)+] = c E[(a - f*/c)+], so it is that of a over f*/c, plus log c."""

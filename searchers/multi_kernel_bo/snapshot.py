@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from searchers.ahead import Cancelled
 from searchers.algorithm import Observation
+from searchers.insight import Insight
 
 if TYPE_CHECKING:
     from raysearch.architecture import Edits
@@ -35,7 +36,7 @@ class Choice:
 
     Attributes:
         edits: its edits.
-        predicted, predicted_sd: what the model expects of the objective.
+        predicted, predicted_sd: what the model expects a training to measure: mean and standard deviation.
     """
 
     edits: Edits
@@ -47,3 +48,4 @@ class Step(Protocol):
     """A mode of the search: from a snapshot to students, the most wanted first. Pure but for caches; called in a thread."""
 
     def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]: ...
+    def insight(self, snapshot: Snapshot) -> Insight: ...

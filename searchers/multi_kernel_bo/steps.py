@@ -62,7 +62,7 @@ def make_step(space: SearchSpace, options: StepOptions) -> Step:
     )
 
 
-def make_transfer(space: SearchSpace, source: Source, options: StepOptions) -> Step:
+def make_transfer(space: SearchSpace, source: Source, options: StepOptions) -> TransferStep:
     """The step that begins a search with another one's kernels; raises as `make_step`."""
     return TransferStep(
         space,

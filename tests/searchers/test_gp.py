@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from linear_operator.utils.errors import NotPSDError
 
+from raysearch.architecture.edits import Edits
 from raysearch.errors import ConfigError
 from searchers import surrogate
 from searchers.algorithm import Observation
 from searchers.gp import GPAlgorithm
+from searchers.insight import InsightFailed
 from searchers.random import RandomAlgorithm
 from searchers.targets import Targets
 from searchers.testing import make_chain_space
@@ -154,6 +156,74 @@ def test_any_other_error_is_raised(toy_space, texts, monkeypatch):
         algorithm.tell(observed(toy_space, text, 0.5))
     with pytest.raises(ZeroDivisionError):
         algorithm.ask()
+
+
+def told(space, texts, accuracy, **options):
+    """An algorithm that knows the texts' students, the last two stopped and failed."""
+    algorithm = GPAlgorithm(space, num_initial=2, num_candidates=64, **options)
+    for text in texts[:-2]:
+        algorithm.tell(observed(space, text, accuracy(space, text)))
+    algorithm.tell(Observation(texts[-2], 0.1, 0.25, "stopped"))
+    algorithm.tell(Observation(texts[-1], None, 0.0, "failed"))
+    return algorithm
+
+
+def test_a_proposal_of_the_model_says_what_it_expects(toy_space, texts, accuracy):
+    """f of R_a and the exact compression, with the noise of a training; outstanding students are no knowledge."""
+    algorithm = told(toy_space, texts[:12], accuracy)
+    first, second = algorithm.ask(), algorithm.ask()
+    full = algorithm._ledger.full
+    for proposal in (first, second):
+        ratios = [one.metrics["accuracy"] / one.metrics["teacher_accuracy"] for one in full]
+        x = toy_space.features(toy_space.batch(one.architecture for one in full))
+        model = surrogate.Surrogate(x, np.array(ratios), toy_space.feature_blocks.values())
+        batch = toy_space.batch([proposal.architecture])
+        mean, sd = model.predict(toy_space.features(batch), noise=True)
+        c = 1 - toy_space.num_params(batch) / toy_space.teacher.num_params
+        assert proposal.extra["origin"] == "model"
+        assert proposal.extra["predicted"] == pytest.approx((c * (2 - c) * mean)[0])
+        assert proposal.extra["predicted_sd"] == pytest.approx((c * (2 - c) * sd)[0])
+
+
+def test_looking_inside_shows_each_full_student_and_changes_no_proposal(toy_space, texts, accuracy):
+    plain, watched = (told(toy_space, texts[:14], accuracy) for _ in range(2))
+    found = watched.insight()
+    full = plain._ledger.full
+    assert found.architectures == tuple(one.architecture for one in full)
+    np.testing.assert_array_equal(found.values, [one.value for one in full])
+    assert found.places.shape == (12, 2)
+    assert 0 < found.notes["map_share"] <= 1
+    assert plain.ask() == watched.ask()
+
+
+def test_what_it_knows_is_in_the_objectives_units(toy_space, texts, accuracy):
+    """Values of f are predicted within their own scale; a student as large as the teacher has f = 0 for certain."""
+    teacher = str(Edits((), (6, 6, 6), ()))
+    assert toy_space.apply(teacher).num_params == toy_space.teacher.num_params
+    found = told(toy_space, [*texts[:20], teacher, *texts[20:22]], accuracy).insight()
+    errors = np.abs(found.values - found.loo_mean)
+    assert errors.mean() < 0.3 * found.values.std()
+    assert (found.loo_mean[-1], found.loo_sd[-1], found.values[-1]) == (0, 0, 0)
+    assert (found.loo_sd[:-1] > 0).all()
+
+
+def test_before_there_is_a_model_there_is_nothing_to_see(toy_space, texts):
+    algorithm = GPAlgorithm(toy_space)
+    assert algorithm.insight() is None
+    algorithm.tell(observed(toy_space, texts[0], 0.5))
+    assert algorithm.insight() is None
+
+
+def test_a_model_that_fails_while_it_is_looked_into_says_so(
+    toy_space, texts, accuracy, monkeypatch
+):
+    def fail(*_args):
+        raise NotPSDError("not positive definite")
+
+    algorithm = told(toy_space, texts[:8], accuracy)
+    monkeypatch.setattr(surrogate, "Surrogate", fail)
+    with pytest.raises(InsightFailed, match="not positive definite"):
+        algorithm.insight()
 
 
 def test_it_finds_better_students_than_random_search(make_toy_space, accuracy):

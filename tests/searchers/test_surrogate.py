@@ -58,6 +58,38 @@ def test_the_posterior_is_the_closed_form(surrogate, data):
     np.testing.assert_allclose(sd, expected_sd, rtol=1e-5)
 
 
+def test_leaving_one_out_is_predicting_it_from_the_others(surrogate, data):
+    """By brute force: the fitted hyper-parameters, one matrix for each student that is left out."""
+    x, y = data
+    model, scale = surrogate.model, y.std()
+    noise = float(model.likelihood.noise.detach())
+    level = float(model.mean_module.constant.detach()) * scale + y.mean()
+    gram = matern(x, x, model.covar_module.length.detach().numpy()) + noise * np.eye(len(x))
+    mean, sd = surrogate.leave_one_out()
+    for place in range(len(x)):
+        rest = np.arange(len(x)) != place
+        weights = np.linalg.solve(gram[rest][:, rest], gram[rest, place])
+        assert mean[place] == pytest.approx(level + weights @ (y[rest] - level), rel=1e-6)
+        variance = gram[place, place] - weights @ gram[rest, place]
+        assert sd[place] == pytest.approx(np.sqrt(variance) * scale, rel=1e-6)
+
+
+def test_the_embedding_s_distances_are_the_kernels(surrogate, data):
+    z = surrogate.embed(data[0])
+    s = np.sqrt(5) * np.linalg.norm(z[:, None] - z[None], axis=-1)
+    gram = matern(data[0], data[0], surrogate.model.covar_module.length.detach().numpy())
+    np.testing.assert_allclose((1 + s + s**2 / 3) * np.exp(-s), gram, atol=1e-9)
+
+
+def test_a_measurement_spreads_by_the_noise_more_than_its_target(surrogate):
+    new = np.random.default_rng(8).random((4, 5))
+    mean, sd = surrogate.predict(new)
+    measured_mean, measured_sd = surrogate.predict(new, noise=True)
+    noise = float(surrogate.model.likelihood.noise.detach()) * surrogate.scale**2
+    np.testing.assert_allclose(measured_mean, mean)
+    np.testing.assert_allclose(measured_sd, np.sqrt(sd**2 + noise), rtol=1e-6)
+
+
 @pytest.mark.parametrize("best_f", [0.2, 0.9, 1.4])
 def test_the_improvement_is_the_integral_over_the_distribution_of_f(surrogate, best_f):
     rng = np.random.default_rng(2)
@@ -88,6 +120,14 @@ def test_believing_in_outstanding_students_keeps_their_means_and_lowers_their_sp
     believed_mean, believed_sd = surrogate.predict(new)
     np.testing.assert_allclose(believed_mean, mean, rtol=1e-6)
     assert (believed_sd < sd).all()
+
+
+def test_forgotten_beliefs_leave_no_trace(surrogate):
+    new = np.random.default_rng(4).random((3, 5))
+    before = surrogate.predict(new)
+    surrogate.believe(new)
+    surrogate.forget_beliefs()
+    np.testing.assert_array_equal(before, surrogate.predict(new))
 
 
 def test_believing_all_at_once_is_believing_one_after_the_other(data):
