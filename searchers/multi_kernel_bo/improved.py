@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class ImprovedStep:
     refit_every: int = 8
     max_observations: int = 500
     num_threads: int = 2
-    _fitted: tuple[tuple[int, ...], list[nn.Module]] = field(default=((), []), init=False)
+    _fitted: tuple[tuple[Any, ...], list[nn.Module]] = field(default=((), []), init=False)
 
     def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
         with one_thread(), torch.no_grad():
@@ -144,19 +144,28 @@ class ImprovedStep:
         Y = torch.as_tensor(y, dtype=torch.float64)[:, None]
         with torch.enable_grad():
             features = FeatureGP(X[newest], Y[newest], list(self.space.feature_blocks.values()))
-            embeddings = self._embeddings(X, y, seed, cancelled)
+            embeddings = self._embeddings(full, X, y, seed, cancelled)
         rows = subsets(len(full), self.members, [*seed, _SUBSETS])
         learned = make_members(X, y, self.inputs.teacher(), embeddings, rows, self.members)
         return AveragedModel(features, [one.eval() for one in learned])
 
     def _embeddings(
-        self, X: Tensor, y: np.ndarray, seed: tuple[int, ...], cancelled: Cancelled
+        self,
+        full: Sequence[Observation],
+        X: Tensor,
+        y: np.ndarray,
+        seed: tuple[int, ...],
+        cancelled: Cancelled,
     ) -> list[nn.Module]:
-        """Networks that were learned from the first observations, as many as are a multiple of `refit_every`."""
+        """Networks that were learned from the first observations, as many as are a multiple of `refit_every`.
+
+        The last ones are kept. A student that is told again may change what the first observations are.
+        """
         num_seen = max(len(y) - len(y) % self.refit_every, min(len(y), self.refit_every))
-        key = (*seed, num_seen)
+        seen = zip(full[:num_seen], y.tolist(), strict=False)
+        key = (seed, *((one.architecture, value) for one, value in seen))
         if self._fitted[0] != key:
-            embeddings = make_embeddings(self.inputs, self.members, [*key, _FITTING])
+            embeddings = make_embeddings(self.inputs, self.members, [*seed, num_seen, _FITTING])
             rows = subsets(num_seen, self.members, [*seed, _SUBSETS])
             learned = make_members(X, y, self.inputs.teacher(), embeddings, rows, self.members)
             fit_all(learned, self.fitting, num_threads=self.num_threads, cancelled=cancelled)

@@ -73,12 +73,13 @@ class LearnedKernelGP(SingleTaskGP):
         embedded = self.embedded()
         (h,) = embedded.train_inputs  # pyright: ignore[reportGeneralTypeIssues]
         kernel = embedded.covar_module
+        assert isinstance(kernel, EmbeddingKernel), "as embedded() makes it"
         if self._weights is None:
             with torch.no_grad():
                 noise = self.beta * torch.eye(len(h)).to(h)
-                factor = torch.linalg.cholesky(kernel(h).to_dense() + noise)
+                factor = torch.linalg.cholesky(kernel.forward(h, h) + noise)
                 self._weights = torch.cholesky_solve(embedded.train_targets[:, None], factor)
-        return (kernel(self.embedding(X), h).to_dense() @ self._weights)[:, 0]
+        return (kernel.forward(self.embedding(X), h) @ self._weights)[:, 0]
 
     def leave_one_out(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each training value from all others, the noise included: [n], [n].
