@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from botorch.models import SingleTaskGP
 from botorch.posteriors import GPyTorchPosterior
+from gpytorch.distributions import MultivariateNormal
 from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.means import ZeroMean
 from torch import Tensor, nn
@@ -51,6 +52,18 @@ class LearnedKernelGP(SingleTaskGP):
     def train(self, mode: bool = True) -> LearnedKernelGP:
         self._embedded = self._weights = None  # the embedding may change
         return super().train(mode)
+
+    def prior(self) -> MultivariateNormal:
+        """The prior of the training students' values.
+
+        As GPyTorch's own `self(train_X)`, but by plain tensors: its lazy kernels switch a setting of the whole process, which kernels that
+        are learned side by side would switch for each other, and leave switched.
+        """
+        (train_X,) = self.train_inputs  # pyright: ignore[reportGeneralTypeIssues]
+        kernel = self.covar_module
+        assert isinstance(kernel, EmbeddingKernel), "as the constructor makes it"
+        zero = torch.zeros_like(self.train_targets)
+        return MultivariateNormal(zero, kernel.forward(train_X, train_X))
 
     def posterior(self, X: Tensor, *args: Any, **kwargs: Any) -> GPyTorchPosterior:
         """The posterior at X [..., q, D]; arguments as of `SingleTaskGP.posterior`.

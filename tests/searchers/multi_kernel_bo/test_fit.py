@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gpytorch
+import linear_operator
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,26 @@ def test_any_number_of_threads_gives_the_same_kernels_to_the_bit(inputs, toy):
     fit(alone, FEW)
     assert torch.equal(*fitted)
     assert torch.equal(fitted[0][0], weights_of(alone))
+
+
+def test_kernels_that_are_learned_side_by_side_switch_no_setting_of_the_process(
+    inputs, toy, monkeypatch
+):
+    """Two threads would switch it for each other, and the last to leave would leave it as the other had set it."""
+    switched = []
+    flags = gpytorch.settings._feature_flag, linear_operator.settings._feature_flag
+    for flag in flags:
+        monkeypatch.setattr(flag, "__enter__", lambda self: switched.append(type(self).__name__))
+    fit_all(make_kernels(inputs, toy, 3), FEW)
+    assert switched == []
+
+
+def test_the_prior_is_gpytorchs_own(inputs, toy):
+    (model,) = make_kernels(inputs, toy, 1)
+    model.train()
+    own, gpytorchs = model.prior(), model(*model.train_inputs)
+    assert torch.allclose(own.mean, gpytorchs.mean)
+    assert torch.allclose(own.covariance_matrix, gpytorchs.covariance_matrix, atol=1e-6)
 
 
 def test_students_that_a_kernel_does_not_see_do_not_change_it(inputs, toy):
