@@ -109,8 +109,9 @@ class SearchConfig(_Section):
     `epochs` and `seconds` end the search too (see `raysearch.effort`), whichever comes first; null: `trials` alone does.
 
     `first` lists what is evaluated before the method is asked: the uniformly scaled student, and pruned ones by their forms
-    (`raysearch.models.pruned`); auto: uniform, ours-l1 and ours-taylor, where there is a size to prune to. Random search is a baseline of the
-    literature, and gets no such help.
+    (`raysearch.models.pruned`); auto: uniform, ours-l1 and ours-taylor, where there is a size to prune to; an empty list: nothing. Random
+    search is a baseline of the literature, and gets no such help. The uniformly scaled student is trained fully beside the best ones
+    unless a list here and `baselines` both leave it out.
     """
 
     method: Annotated[str, Field(min_length=1)] = "gp"
@@ -128,10 +129,11 @@ class TrainingConfig(_Section):
 
     loss: Loss = "kd"
     epochs: PositiveInt = 4
-    optimizer: Literal["adam", "sgd"] = "sgd"
+    optimizer: Literal["adam", "adam_l2", "sgd"] = "sgd"
     lr: PositiveNumber = 0.1
     batch_size: PositiveInt | None = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
     schedule: Literal["one_cycle", "cosine", "constant", "step"] = "one_cycle"
     milestones: list[PositiveInt] = []
@@ -139,8 +141,10 @@ class TrainingConfig(_Section):
     temperature: PositiveNumber = 4.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
     beta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    mean_over_classes: bool = False
     views: PositiveInt = 10
     clip_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    recalibrate: bool = True
 
     def recipe(self, num_images: int) -> dict[str, Any]:
         """The keys of `trainables.recipe.Recipe`.
@@ -161,18 +165,21 @@ _BATCH_SIZES = ((5_000, 32), (20_000, 64), (math.inf, 128))
 class DistillConfig(TrainingConfig):
     """A trial of the search: the final recipe, shortened and annealed.
 
+    `value_epoch` says which epoch of a trial gives its value, the last or the best so far; the weights that are kept are the last one's.
     `inherit` says which of the teacher's channels a student starts from, wherever it starts from the teacher.
     """
 
+    value_epoch: Literal["last", "best"] = "last"
     repeats: PositiveInt = 1
     inherit: Literal["none", "first", "l1", "taylor", "pruning"] = "l1"
 
 
 class FinishConfig(TrainingConfig):
-    """The full training of the best few."""
+    """The full training of the best few; `halving`: from four on, successive halving shares the trainings out among them."""
 
     epochs: PositiveInt = 60
     students: PositiveInt = 3
+    halving: bool = True
     init: Literal["search", "inherit", "fresh"] = "search"
 
 
@@ -387,8 +394,9 @@ def _plain(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`top` over `base`; an empty mapping takes the place of what is there, as in `search.options={}` for another method."""
     merged = dict(base)
     for key, value in top.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        both = value and isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value) if both else value
     return merged

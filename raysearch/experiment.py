@@ -41,7 +41,7 @@ from raysearch.report import (
     write_report,
     write_results_table,
 )
-from raysearch.schedules import StageScheduler, halving_scheduler, make_scheduler
+from raysearch.schedules import stage_scheduler
 from raysearch.stages import Pipeline
 from raysearch.teaching import (
     evaluate_part,
@@ -68,9 +68,6 @@ PACKAGES = [
 
 MAX_FAILURES = 2
 """Retries of a trial whose worker or node died; a student's own failure is a result and is not retried."""
-
-HALVING_FROM = 4
-"""From so many finalists on, successive halving shares the full trainings out."""
 
 SPARE_WEIGHTS = 4
 """Weights are kept of so many more students than are finished: a search that is extended may choose others."""
@@ -253,7 +250,7 @@ class Experiment:
             param_space={"seed": self.config.run.seed},
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=self._scheduler(),
+                scheduler=stage_scheduler(self.config),
                 metric="reward",
                 mode="max",
                 num_samples=-1,
@@ -271,21 +268,6 @@ class Experiment:
                 verbose=0,
             ),
         )
-
-    def _scheduler(self) -> StageScheduler:
-        config = self.config
-        # a handful of pruned students is no field to stop anybody in
-        searching = ("random",) if config.search.method == "prune" else ("search", "random")
-        stages = {
-            stage: make_scheduler(config.schedule, epochs=config.distill.epochs)
-            for stage in searching
-        }
-        if config.finish.students >= HALVING_FROM:
-            stages |= {
-                stage: halving_scheduler(config.finish.epochs)
-                for stage in ("finish", "random_finish")
-            }
-        return StageScheduler(stages)
 
     def _show_totals(self, pipeline: Pipeline) -> None:
         self._progress.phase(

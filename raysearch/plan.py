@@ -118,6 +118,8 @@ def make_plan(
         )
 
     def uniform_candidates() -> list[Candidate]:
+        if not wants_uniform(config):
+            return []
         edits = scaled or _uniform_of_size(problem, search)
         return [] if edits is None else [_candidate(space, edits, "uniform", search)]
 
@@ -129,7 +131,7 @@ def make_plan(
         return search.done or space.architecture_id(scaled) in search.known
 
     students = config.finish.students
-    uniform = finishing("uniform", uniform_candidates, uniform_ready, 1)
+    uniform = finishing("uniform", uniform_candidates, uniform_ready, int(wants_uniform(config)))
     finish = finishing(
         "finish",
         lambda: _best(problem, search, "search", {c.architecture_id for c in uniform.candidates}),
@@ -189,6 +191,14 @@ def make_plan(
         prune,
         prune_finish,
         Pipeline(stages, on_change),
+    )
+
+
+def wants_uniform(config: Config) -> bool:
+    """Whether the uniformly scaled student is trained fully: unless both `baselines` and a list `search.first` leave it out, as papers do."""
+    return config.search.first == "auto" or "uniform" in (
+        *config.search.first,
+        *config.baselines,
     )
 
 

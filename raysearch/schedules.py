@@ -18,11 +18,14 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from raysearch.config import ScheduleConfig
+from raysearch.config import Config, ScheduleConfig
 from raysearch.errors import ConfigError
 
 TIME_ATTR = "epochs_done"
 """Our own count: Tune's training_iteration restarts with a trial that is restarted without a checkpoint."""
+
+HALVING_FROM = 4
+"""From so many finalists on, successive halving shares the full trainings out."""
 
 
 class StageScheduler(FIFOScheduler):
@@ -56,8 +59,26 @@ class StageScheduler(FIFOScheduler):
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         self._of(trial).on_trial_remove(tune_controller, trial)
 
+    def stops(self, stage: str) -> bool:
+        """Whether trials of a stage may be stopped before their end."""
+        return type(self._schedulers.get(stage, self._fallback)) is not FIFOScheduler
+
     def debug_string(self) -> str:
         return ", ".join(f"{name}: {s.debug_string()}" for name, s in self._schedulers.items())
+
+
+def stage_scheduler(config: Config) -> StageScheduler:
+    """The schedulers of a run; raises ConfigError as `make_scheduler` does."""
+    # a handful of pruned students is no field to stop anybody in
+    searching = ("random",) if config.search.method == "prune" else ("search", "random")
+    stages = {
+        stage: make_scheduler(config.schedule, epochs=config.distill.epochs) for stage in searching
+    }
+    if config.finish.halving and config.finish.students >= HALVING_FROM:
+        stages |= {
+            stage: halving_scheduler(config.finish.epochs) for stage in ("finish", "random_finish")
+        }
+    return StageScheduler(stages)
 
 
 def make_scheduler(schedule: ScheduleConfig, *, epochs: int) -> TrialScheduler:

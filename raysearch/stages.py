@@ -100,7 +100,15 @@ def to_record(observation: Observation) -> dict[str, Any]:
 
 
 _COUNTS = frozenset(
-    ["num_params", "macs", "memory_bytes", "epochs_done", "epochs_target", "peak_memory_bytes"]
+    [
+        "num_params",
+        "macs",
+        "memory_bytes",
+        "epochs_done",
+        "epochs_target",
+        "value_epoch",
+        "peak_memory_bytes",
+    ]
 )
 
 

@@ -131,6 +131,9 @@ def make_context(
             problem.data,
             problem.teacher,
             num_views=max(config.distill.views, config.finish.views),
+            num_answered=max(
+                r.views if r.loss != "ce" else 0 for r in (config.distill, config.finish)
+            ),
             seed=config.run.seed,
             device=driver_device(config),
         ),
@@ -138,6 +141,7 @@ def make_context(
             **dict.fromkeys(SEARCHING_STAGES, config.distill.recipe(len(problem.data.train))),
             **dict.fromkeys(FINISHING_STAGES, config.finish.recipe(len(problem.data.train))),
         },
+        value_epochs=dict.fromkeys(SEARCHING_STAGES, config.distill.value_epoch),
         init={
             **dict.fromkeys(SEARCHING_STAGES, inherit),
             **dict.fromkeys(FINISHING_STAGES, config.finish.init),

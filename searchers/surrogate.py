@@ -26,6 +26,7 @@ from botorch.optim.fit import fit_gpytorch_mll_scipy
 from gpytorch.constraints import GreaterThan
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel
+from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
 from linear_operator.utils.errors import NanError, NotPSDError
@@ -118,7 +119,11 @@ class Surrogate:
         every = blocks or [slice(0, x.shape[1])]
         self._kernel = BlockMatern([block for block in every if block.stop > block.start])
         self.model = SingleTaskGP(
-            inputs, targets[:, None], covar_module=self._kernel, outcome_transform=None
+            inputs,
+            targets[:, None],
+            likelihood=_likelihood(),
+            covar_module=self._kernel,
+            outcome_transform=None,
         )
         _fit(ExactMarginalLogLikelihood(self.model.likelihood, self.model))
         self._observed = inputs, targets
@@ -194,6 +199,17 @@ class Surrogate:
         with torch.no_grad():
             values = acquisition(torch.as_tensor(x, dtype=torch.float64)[:, None])  # [m]
         return values.numpy() + np.log(c * self.scale)
+
+
+def _likelihood() -> GaussianLikelihood:
+    """Noise of which about half of all variance is expected.
+
+    A short training with another seed gives another value, and within a budget that is as much as students differ by. On the tables of
+    trained students this prior predicts better at every budget than BoTorch's own (which expects 2 %), by rank and by density.
+    """
+    prior = LogNormalPrior(math.log(0.5), 0.7)
+    constraint = GreaterThan(1e-4, transform=None, initial_value=prior.mode)  # pyright: ignore[reportArgumentType]
+    return GaussianLikelihood(noise_prior=prior, noise_constraint=constraint).double()
 
 
 def _fit(mll: ExactMarginalLogLikelihood) -> None:

@@ -47,6 +47,12 @@ def test_overrides_win_over_the_file_and_keep_its_other_keys(tmp_path):
     assert (config.search.trials, config.search.method) == (9, "random")
 
 
+def test_an_override_by_an_empty_mapping_removes_what_the_file_has():
+    base = {"search": {"method": "evolution", "trials": 5, "options": {"population": 3}}}
+    config = load_config(base, ["search.method=gp", "search.options={}"])
+    assert (config.search.method, config.search.trials, config.search.options) == ("gp", 5, {})
+
+
 @pytest.mark.parametrize("ranking", ["none", "first", "l1", "taylor", "pruning"])
 def test_which_channels_are_inherited_is_a_choice(ranking):
     assert load_config(None, [f"distill.inherit={ranking}"]).distill.inherit == ranking
@@ -121,7 +127,7 @@ def test_a_missing_file_is_named():
 
 
 def test_every_ready_configuration_is_valid():
-    files = sorted((ROOT / "configs").glob("*.yaml"))
+    files = sorted((ROOT / "configs").rglob("*.yaml"))
     assert files
     for file in files:
         assert set(yaml.safe_load(file.read_text())) <= set(Config.model_fields)

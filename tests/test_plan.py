@@ -6,7 +6,7 @@ import pytest
 
 from raysearch import load_config, prepare
 from raysearch.files import RunFiles
-from raysearch.plan import make_plan, with_near_misses
+from raysearch.plan import first_candidates, make_plan, with_near_misses
 from searchers.algorithm import Exhausted, Observation, Proposal
 
 
@@ -110,6 +110,25 @@ def test_the_uniform_student_is_trained_where_the_search_ended_before_it(tmp_pat
     config = {"search": search, "baselines": [], "finish": {"students": 1}}
     _, trained = trained_by(config, tmp_path)
     assert sorted(stage for stage, _, _ in trained) == ["finish", "search", "uniform"]
+
+
+def test_an_empty_list_of_first_candidates_leaves_all_trials_to_the_method(tmp_path):
+    search = {"method": "evolution", "trials": 3, "first": []}
+    config = {"search": search, "baselines": ["random"], "finish": {"students": 1}}
+    problem, trained = trained_by(config, tmp_path)
+    stages = [stage for stage, _, _ in trained]
+    assert sorted(set(stages)) == ["finish", "random", "random_finish", "search"]
+    assert stages.count("search") == 3
+    first = first_candidates(problem.config, problem.space, floor=None, size="params")
+    assert first == []
+
+
+@pytest.mark.parametrize("changes", [{"baselines": ["uniform"]}, {"search": {"trials": 2}}])
+def test_the_uniform_student_is_left_out_only_where_both_lists_do(tmp_path, changes):
+    search = {"method": "random", "trials": 2, "first": []}
+    config = {"search": search, "baselines": [], "finish": {"students": 1}, **changes}
+    _, trained = trained_by(config, tmp_path)
+    assert "uniform" in [stage for stage, _, _ in trained]
 
 
 def test_random_search_gets_no_first_candidates(tmp_path):

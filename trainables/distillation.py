@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class DistillationContext:
         space: keyword arguments of `SearchSpace` that decide what an edit string means.
         data: training and validation part, and the teacher's cached logits.
         recipes: by stage, as `Recipe.to_dict` gives them; "search" is the default.
+        value_epochs: by stage: which epoch's accuracy, loss and reward are a student's: its "last" (the default), or its "best" so far.
         init: by stage: "inherit" (slices of the teacher's weights, the default), "fresh", or "search" (the weights that the short
             training left in `weights_folder`, else as "inherit").
         channel_scores: how important the teacher's channels are (`raysearch.models.scores`), which decides what "inherit" keeps; None:
@@ -70,6 +72,7 @@ class DistillationContext:
     space: Mapping[str, Any]
     data: DistillationData
     recipes: Mapping[str, Mapping[str, Any]]
+    value_epochs: Mapping[str, str] = field(default_factory=dict)
     init: Mapping[str, str] = field(default_factory=dict)
     channel_scores: Sequence[np.ndarray] | None = None
     rankings: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
@@ -127,6 +130,9 @@ class DistillationTrainable(tune.Trainable):
     Config keys: `architecture` (text of the edits), and optionally `stage` (which recipe), `architecture_id`, `epochs_per_step`,
     `timeout_s` (in place of the context's), `channels` (which of the context's `rankings` says what the student keeps of the teacher).
     Each result holds `reward, accuracy, loss, teacher_accuracy, num_params, macs, compression, epochs_done, epochs_target, status`.
+    Where the best epoch counts (`DistillationContext.value_epochs`), `reward` never falls from one result to the next, `accuracy` and
+    `loss` are those of that epoch, the result's `value_epoch`, and so are all that schedulers and searchers see; the weights that are
+    kept are the last epoch's all the same, because the final training continues from them.
     A student that cannot be built, runs out of memory or diverges ends with the objective's lowest reward and the status
     `invalid` or `diverged`; nothing is raised for it.
     """
@@ -245,15 +251,20 @@ class DistillationTrainable(tune.Trainable):
             self._saved_at = time.monotonic()
 
     def _result(self, status: str, done: bool) -> dict[str, Any]:
-        last = self._curve[-1]
         reward = REWARDS[self._context.objective]
         curve = [reward(self._measurement(point)) for point in self._curve]
+        counted, which = self._curve[-1], {}
+        if self._context.value_epochs.get(self._stage) == "best":
+            counted = self._curve[curve.index(max(curve))]
+            curve = list(accumulate(curve, max))
+            which = {"value_epoch": int(counted["epoch"])}
         return {
             "reward": curve[-1],
-            "accuracy": last["accuracy"],
-            "loss": last["loss"],
+            "accuracy": counted["accuracy"],
+            "loss": counted["loss"],
             **self._sizes(),
-            "epochs_done": int(last["epoch"]),
+            "epochs_done": int(self._curve[-1]["epoch"]),
+            **which,
             "status": status,
             "reward_curve": curve,
             "accuracy_curve": [point["accuracy"] for point in self._curve],

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import cross_entropy, log_softmax, nll_loss
+from torch.nn.functional import cross_entropy, log_softmax, mse_loss, nll_loss
 
 from trainables.recipe import Recipe
 
@@ -93,6 +93,8 @@ def loss_function(recipe: Recipe) -> Loss:
     """The recipe's loss with its constants bound."""
     if recipe.loss == "ce":
         return lambda student, teacher, labels: cross_entropy(student, labels)
+    if recipe.loss == "logits_mse" and recipe.mean_over_classes:
+        return lambda student, teacher, labels: mse_loss(student, _given(teacher))
     if recipe.loss == "logits_mse":
         return lambda student, teacher, labels: squared_logits(student, _given(teacher))
     if recipe.loss == "ce_logits":

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from raysearch.errors import ConfigError
 
 LossName = Literal["kd", "logits_mse", "ce_logits", "ce"]
-OptimizerName = Literal["adam", "sgd"]
+OptimizerName = Literal["adam", "adam_l2", "sgd"]
 ScheduleName = Literal["one_cycle", "cosine", "constant", "step"]
 
 _WARM_UP = (
@@ -29,17 +29,21 @@ class Recipe:
     Attributes:
         loss: see trainables/losses.py.
         epochs: the schedule's full length; stopping earlier leaves it un-annealed.
-        optimizer: adam (decoupled weight decay) or sgd (with momentum, Nesterov).
+        optimizer: adam (decoupled weight decay, torch's AdamW), adam_l2 (the decay is a part of the gradient, torch's Adam), or sgd.
         lr: the peak learning rate.
         schedule: one_cycle and cosine end near zero; step multiplies by `gamma` at each milestone.
         milestones: epochs, ascending; `step` only.
-        momentum: of sgd.
+        momentum, nesterov: of sgd; without momentum there is no Nesterov.
         clip_norm: the longest gradient, over all parameters together; 0: no limit. Students that lost many of their BatchNorms
             diverge without it.
         alpha: kd: the weight of the labels' cross-entropy against the softened teacher.
         temperature: kd: T.
         beta: ce_logits: the weight of the squared logits.
+        mean_over_classes: logits_mse: divided by the number of classes, as torch's MSELoss is. It decides how much a weight decay that
+            is a part of the gradient weighs beside the loss.
         views: fixed augmented views an image, with cached teacher logits.
+        recalibrate: replace BatchNorm's running statistics before each validation (`training.recalibrate`); False judges students
+            by the statistics that training left, as the papers do.
     """
 
     loss: LossName = "kd"
@@ -57,6 +61,9 @@ class Recipe:
     alpha: float = 0.5
     beta: float = 0.1
     views: int = 10
+    nesterov: bool = True
+    mean_over_classes: bool = False
+    recalibrate: bool = True
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

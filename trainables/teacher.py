@@ -26,6 +26,9 @@ from trainables.training import Training, evaluate
 _logger = logging.getLogger(__name__)
 _REPORTS = 10  # validations during one training, about
 
+_LATER_KEYS = {"nesterov": True, "mean_over_classes": False, "recalibrate": True}
+"""Keys of a recipe that older versions had not, and what they did: teachers that those cached are found again."""
+
 Progress = Callable[[dict[str, Any]], None]
 """Called in the training process with {"epoch", "epochs", "train_loss", "accuracy", "loss"} after each validation."""
 
@@ -141,7 +144,11 @@ def cached_teacher(
 
 def teacher_key(identity: str, data_hash: str, recipe: Recipe, seed: int) -> str:
     """The cache's key: everything that the trained weights depend on."""
-    content = [identity, data_hash, recipe.to_dict(), seed]
+    values = recipe.to_dict()
+    for key, default in _LATER_KEYS.items():
+        if values[key] == default:
+            del values[key]
+    content = [identity, data_hash, values, seed]
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

@@ -56,11 +56,14 @@ class Training:
 
         Args:
             data: shared by all trainings of a process; never written to.
-            recipe: its `views` was used when the data was made.
+            recipe: at most its `views` of the data's are drawn; those need cached logits where its loss does.
             channels_last: store weights and activations with the channels last on a CPU, where convolutions are then up to 40 %
                 faster; False for a module that calls `view` on feature maps.
         """
-        assert data.logits is not None or not recipe.needs_teacher, "this loss needs cached logits"
+        if recipe.needs_teacher:
+            assert data.logits is not None, "this loss needs cached logits"
+            num_views = min(data.train.num_views, recipe.views)
+            assert num_views <= len(data.logits), "some views have no logits"
         self.module = module.to(data.train.device)
         if channels_last and data.train.device.type == "cpu":
             self.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - the stub lacks this overload
@@ -95,13 +98,14 @@ class Training:
         return {"train_loss": loss}
 
     def validate(self) -> dict[str, float]:
-        """Accuracy and cross-entropy on the validation part, BatchNorm re-calibrated before.
+        """Accuracy and cross-entropy on the validation part, BatchNorm re-calibrated before where the recipe says so.
 
-        The weights do not change; BatchNorm's running statistics do. A diverged student has accuracy 0 and infinite loss.
+        The weights do not change; BatchNorm's running statistics then do. A diverged student has accuracy 0 and infinite loss.
         """
         if self.diverged:
             return {"accuracy": 0.0, "loss": math.inf}
-        recalibrate(self.module, self.data.train, seed=self.seed)
+        if self.recipe.recalibrate:
+            recalibrate(self.module, self.data.train, seed=self.seed)
         metrics = evaluate_batches(self.module, self.data.validation)
         if not math.isfinite(metrics["loss"]):
             self.diverged = True
@@ -138,7 +142,8 @@ class Training:
             batches: indices of images.
             views: [N] or None.
         """
-        train, logits = self.data.train, self.data.logits
+        train = self.data.train
+        logits = self.data.logits if self.recipe.needs_teacher else None
         image_bytes = 4 * train.images[0].numel()
         ahead = max(1, _AHEAD_BYTES // (image_bytes * len(batches[0])))
         for start in range(0, len(batches), ahead):
@@ -168,7 +173,7 @@ class Training:
 
     def _draw_views(self, generator: torch.Generator) -> torch.Tensor | None:
         """[N] one view an image, or None where there is one only."""
-        num_views = self.data.train.num_views
+        num_views = min(self.data.train.num_views, self.recipe.views)
         if num_views == 1:
             return None
         return torch.randint(num_views, (len(self.data.train),), generator=generator).to(
@@ -233,18 +238,13 @@ def recalibrate(module: nn.Module, batches: DeviceBatches, *, seed: int = 0) -> 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     """Fused kernels: one call for all parameters, on the CPU too."""
+    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "adam":
-        return torch.optim.AdamW(
-            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
-        )
-    return torch.optim.SGD(
-        parameters,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-        fused=True,
-    )
+        return torch.optim.AdamW(parameters, **common)
+    if recipe.optimizer == "adam_l2":
+        return torch.optim.Adam(parameters, **common)
+    nesterov = recipe.nesterov and recipe.momentum > 0
+    return torch.optim.SGD(parameters, momentum=recipe.momentum, nesterov=nesterov, **common)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -55,8 +55,8 @@ _ONE_AT_A_TIME = threading.Lock()
 """Held by whatever uses models: GPyTorch's settings belong to the whole process, and a look inside shares the step's networks."""
 
 
-TRANSFER = (-1, 0)
-"""Key of the step that begins with another search's kernels."""
+TRANSFER = (2**31, 0)
+"""Key of the step that begins with another search's kernels: no search is ever told so many outcomes."""
 
 
 @dataclass

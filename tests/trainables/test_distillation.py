@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler
+from safetensors.torch import load_file
 
 from raysearch import load_config, prepare
 from raysearch.cluster import TrialResources
@@ -24,6 +26,7 @@ from raysearch.objective import Measurement, f_reward
 from raysearch.teaching import make_context
 from searchers import RandomSearch
 from trainables import DistillationTrainable
+from trainables.training import Training
 
 REPORTED = [
     "reward",
@@ -95,6 +98,39 @@ class TestTrial:
         assert result["reward"] == pytest.approx(f_reward(measured))
         within = trial(context, architectures[0]).train()
         assert within["reward"] == pytest.approx(torch.tensor(-within["loss"]).exp().item())
+
+    def test_the_best_epoch_can_be_the_one_that_counts(
+        self, context, architectures, tmp_path, monkeypatch
+    ):
+        """Rewards so far never fall; the weights are the last epoch's, as where the last one counts."""
+        measured = [(0.5, 2.0), (0.8, 1.0), (0.6, 1.5)]
+        monkeypatch.setattr(
+            Training,
+            "validate",
+            lambda self: dict(
+                zip(("accuracy", "loss"), measured[self.epochs_done - 1], strict=True)
+            ),
+        )
+        found = {}
+        for which in ("last", "best"):
+            (tmp_path / which).mkdir()
+            shared = dataclasses.replace(
+                context, value_epochs={"search": which}, weights_folder=str(tmp_path / which)
+            )
+            trainable = trial(shared, architectures[0], architecture_id="a")
+            found[which] = [trainable.train() for _ in range(3)]
+        for which, epochs in (("last", [1, 2, 3]), ("best", [1, 2, 2])):
+            for number, (epoch, result) in enumerate(zip(epochs, found[which], strict=True), 1):
+                accuracy, loss = measured[epoch - 1]
+                assert (result["accuracy"], result["loss"]) == (accuracy, loss)
+                assert result["reward"] == pytest.approx(math.exp(-loss))
+                assert result["epochs_done"] == number
+            rewards = [result["reward"] for result in found[which]]
+            assert found[which][-1]["reward_curve"] == rewards
+            assert found[which][-1]["accuracy_curve"] == [0.5, 0.8, 0.6]
+        assert [result["value_epoch"] for result in found["best"]] == [1, 2, 2]
+        weights = [load_file(folder / "search-a.safetensors") for folder in tmp_path.iterdir()]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
     def test_a_reused_actor_gives_what_a_fresh_one_gives(self, context, architectures):
         fresh = [results(trial(context, text)) for text in architectures[:2]]
@@ -218,6 +254,27 @@ class TestTrial:
         for name, weight in trainable._training.module.named_parameters():
             if weight.ndim > 1:
                 assert torch.isin(weight, theirs[name]).float().mean() < 0.01, name
+
+
+def test_only_trials_of_the_search_are_judged_by_their_best_epoch(problem):
+    """A finalist's accuracy is that of the weights that are exported."""
+    distill = problem.config.distill.model_copy(update={"value_epoch": "best"})
+    config = problem.config.model_copy(update={"distill": distill})
+    resources = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
+    shared = make_context(dataclasses.replace(problem, config=config), {"accuracy": 0.9}, resources)
+    assert shared.value_epochs == {"search": "best", "random": "best", "prune": "best"}
+
+
+def test_the_teacher_answers_only_the_views_that_are_distilled(problem):
+    config = load_config(
+        {"distill": {"views": 2}, "finish": {"loss": "ce", "views": 7}, "data": {"augment": "crop"}}
+    )
+    resources = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
+    crops = dataclasses.replace(problem.data, augment="crop")
+    shared = make_context(
+        dataclasses.replace(problem, config=config, data=crops), {"accuracy": 0.9}, resources
+    )
+    assert (len(shared.data.views), len(shared.data.logits)) == (7, 2)
 
 
 def with_inherit(problem, ranking):

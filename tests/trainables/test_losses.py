@@ -30,6 +30,12 @@ def test_squared_logits_are_classes_times_torchs_mean() -> None:
     assert squared_logits(_STUDENT, _TEACHER).item() == pytest.approx(expected.item())
 
 
+def test_squared_logits_can_be_torchs_mean() -> None:
+    recipe = Recipe(loss="logits_mse", mean_over_classes=True)
+    expected = functional.mse_loss(_STUDENT, _TEACHER)
+    assert loss_function(recipe)(_STUDENT, _TEACHER, _LABELS).item() == expected.item()
+
+
 def test_softened_kl_by_hand() -> None:
     student = torch.tensor([[0.0, 0.0]], dtype=torch.float64)
     teacher = torch.tensor(

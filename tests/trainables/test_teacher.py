@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,16 @@ def test_everything_that_matters_is_in_the_key() -> None:
     }
     assert len(keys) == 5
     assert teacher_key("a", "hash", recipe, 0) in keys
+
+
+def test_teachers_cached_before_recipes_had_more_keys_are_found() -> None:
+    """A key that version 0.1 gave."""
+    recipe = teacher_recipe(20)
+    assert teacher_key("a", "hash", recipe, 0) == "e0112efb642ee2640bf58b63c1e588d2"
+    assert (
+        teacher_key("a", "hash", replace(recipe, nesterov=False), 0)
+        != "e0112efb642ee2640bf58b63c1e588d2"
+    )
 
 
 @pytest.mark.parametrize("damage", ["torn weights", "flipped bit", "no card", "torn card", "empty"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import math
 from dataclasses import replace
 
@@ -169,6 +170,87 @@ def test_a_step_is_no_longer_than_the_gradients_limit(
     moved = [new - old for new, old in zip(training.module.parameters(), before, strict=True)]
     length = torch.cat([change.flatten() for change in moved]).norm().item()
     assert length == pytest.approx(2.0 * clip_norm, rel=1e-3)
+
+
+_TORCHS = {
+    "adam": lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.5),
+    "adam_l2": lambda p: torch.optim.Adam(p, lr=0.02, weight_decay=0.5),
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.9, weight_decay=0.5),
+    "sgd nesterov": lambda p: torch.optim.SGD(
+        p, lr=0.02, momentum=0.9, weight_decay=0.5, nesterov=True
+    ),
+}
+
+
+def test_optimisers_step_as_torchs(data: DataSet) -> None:
+    """Four full-batch steps at a constant rate, without a limit on the gradient."""
+    labels_only = distillation_data(data, num_views=1).to("cpu")
+    images = labels_only.train.take(torch.arange(len(labels_only.train)))
+    ends = {}
+    for name, make in _TORCHS.items():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        theirs = copy.deepcopy(module)
+        recipe = Recipe(
+            loss="ce",
+            epochs=4,
+            optimizer=name.split()[0],  # type: ignore[arg-type]
+            nesterov=name != "sgd",
+            lr=0.02,
+            weight_decay=0.5,
+            schedule="constant",
+            batch_size=10_000,
+            clip_norm=0.0,
+        )
+        training = Training(module, labels_only, recipe)
+        optimiser = make(theirs.parameters())
+        for _ in range(4):
+            training.train_epoch()
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(theirs(images), labels_only.train.labels).backward()
+            optimiser.step()
+        ends[name] = theirs[1].weight.detach()
+        assert torch.allclose(module[1].weight, ends[name], atol=2e-6), name
+    for one, other in itertools.combinations(ends, 2):  # else the test could not tell them apart
+        assert (ends[one] - ends[other]).abs().max() > 1e-4, (one, other)
+
+
+def test_students_can_be_judged_by_the_statistics_that_training_left(
+    resident: DeviceData, network: Network
+) -> None:
+    training = Training(network(), resident, replace(_RECIPE, recalibrate=False))
+    training.train_epoch()
+    before = copy.deepcopy(training.module)
+    found = training.validate()
+    assert _same(training.module, before)
+    assert found == evaluate_batches(before, resident.validation)
+    training.recipe = _RECIPE
+    training.validate()
+    assert not _same(training.module, before)
+
+
+def test_a_recipe_draws_no_more_views_than_it_asks_for(
+    data: DataSet, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A distillation sees the views that its teacher answered, a training by labels all of them."""
+    resident = distillation_data(data, network(seed=9), num_views=20, num_answered=2).to("cpu")
+    assert resident.logits is not None
+    assert len(resident.logits) == 2
+    seen: set[int] = set()
+    take = DeviceBatches.take
+
+    def spy(self: DeviceBatches, indices: torch.Tensor, view: torch.Tensor | int = 0) -> object:
+        seen.update([view] if isinstance(view, int) else view.tolist())
+        return take(self, indices, view)
+
+    monkeypatch.setattr(DeviceBatches, "take", spy)
+    for loss, views, expected in (("kd", 2, 2), ("ce", 20, 20)):
+        seen.clear()
+        recipe = replace(_RECIPE, loss=loss, views=views)  # type: ignore[arg-type]
+        Training(network(), resident, recipe).train_epoch()
+        assert seen == set(range(expected))
+    with pytest.raises(AssertionError, match="no logits"):
+        Training(network(), resident, replace(_RECIPE, views=3))
 
 
 def test_weights_that_are_not_finite_are_found_in_validation(

@@ -1,0 +1,145 @@
+"""What one step of multi_kernel_bo costs, in CPU seconds of the process.
+
+    python -m benchmarks.proposal_step                                   # ResNet-34, 80 observations, K = 8, 8 x 1,000 candidates
+    python -m benchmarks.proposal_step --observations 20 80 320 1000 --modes mlp features
+    python -m benchmarks.proposal_step --teachers vgg19 resnet34 torchvision:densenet121 --modes mlp
+    python -m benchmarks.proposal_step --threads 2 --modes lstm          # wall seconds fall
+    python -m benchmarks.proposal_step --device cuda --modes lstm
+
+Modes: `lstm` is the paper's step (faithful), `mlp` our own, `features` the process on features alone. The observations are random
+students whose values are made up (accuracy that grows with what is left of the teacher, and noise): a step's cost does not depend on
+their truth. A step includes learning all kernels, drawing, encoding and embedding the candidates, and the acquisition.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from raysearch.architecture import SearchSpace
+from raysearch.models import trace
+from raysearch.models.teachers.registry import load_teacher
+from searchers.algorithm import Observation
+from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
+from searchers.multi_kernel_bo.snapshot import Snapshot
+
+MODES = ("lstm", "mlp", "features")
+NOISE = 0.02
+
+
+def make_space(teacher: str, image: int, classes: int) -> SearchSpace:
+    """The paper's space of a teacher."""
+    shape = (3, image, image)
+    module = load_teacher(teacher, num_classes=classes, input_shape=shape).eval()
+    return SearchSpace(trace(module, shape), grouping="by_size", divisor=1)
+
+
+def make_observations(space: SearchSpace, count: int, seed: int = 0) -> tuple[Observation, ...]:
+    """Random students with made-up values of f."""
+    batch = space.sample(count, seed)
+    compression = 1 - space.num_params(batch) / space.teacher.num_params
+    kept = 1 - batch.remove[:, list(space.removable)].mean(axis=1)
+    noise = np.random.default_rng(seed).normal(0, NOISE, count)
+    accuracy = np.clip(0.9 * kept ** (compression / 2) + noise, 0.01, 1.0)
+    values = compression * (2 - compression) * accuracy
+    return tuple(
+        Observation(
+            str(edits),
+            float(value),
+            1.0,
+            "full",
+            metrics={"accuracy": a, "teacher_accuracy": 1.0, "compression": c},
+        )
+        for edits, value, a, c in zip(batch, values, accuracy, compression, strict=True)
+    )
+
+
+def time_steps(
+    space: SearchSpace, mode: str, count: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Medians over some steps, each with another seed, after one with few observations for warming up."""
+    algorithm = MultiKernelBOAlgorithm(
+        space,
+        faithful=mode == "lstm",
+        encoder=mode,
+        num_kernels=options.kernels,
+        num_candidates=options.candidates,
+        num_threads=options.threads,
+        device=options.device,
+    )
+    step = algorithm._step_of_mode()
+    observations = make_observations(space, count)
+    step(Snapshot(observations[:4], (), frozenset(), (99,)), lambda: False)
+    cpu, wall = [], []
+    for seed in range(options.repeats):
+        snapshot = Snapshot(observations, (), frozenset(), (seed,))
+        start, start_cpu = time.perf_counter(), time.process_time()
+        chosen = step(snapshot, lambda: False)
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - start_cpu)
+        assert chosen, "a step gives students"
+    return {
+        "cpu_s": round(statistics.median(cpu), 3),
+        "wall_s": round(statistics.median(wall), 3),
+        "all_cpu_s": [round(one, 3) for one in cpu],
+    }
+
+
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A row for each teacher, mode and number of observations."""
+    for teacher in options.teachers:
+        space = make_space(teacher, options.image, options.classes)
+        layers = len(space.encode(space.batch([space.largest()]))[0])
+        for mode in options.modes:
+            for count in options.observations:
+                row = {"teacher": teacher, "layers": layers, "mode": mode, "observations": count}
+                yield row | time_steps(space, mode, count, options)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--teachers", nargs="+", default=["resnet34"])
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--observations", nargs="+", type=int, default=[80])
+    parser.add_argument("--kernels", type=int, default=8)
+    parser.add_argument("--candidates", type=int, default=1000, help="of each kernel")
+    parser.add_argument("--threads", type=int, default=1, help="that learn kernels")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--image", type=int, default=32)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--out", type=Path, help="append the rows to this file, one JSON line each")
+    options = parser.parse_args()
+
+    torch.set_num_threads(1)
+    about = {
+        "threads": options.threads,
+        "device": options.device,
+        "kernels": options.kernels,
+        "candidates": options.candidates,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    print(json.dumps(about))
+    for row in measure(options):
+        print(
+            f"{row['teacher']}, {row['layers']} layers, {row['observations']} observations, {row['mode']}: "
+            f"{row['cpu_s']} CPU s, {row['wall_s']} s",
+            flush=True,
+        )
+        if options.out:
+            with options.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row | about) + "\n")
+
+
+if __name__ == "__main__":
+    main()
