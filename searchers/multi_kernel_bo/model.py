@@ -13,6 +13,7 @@ from botorch.posteriors import GPyTorchPosterior
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.means import ZeroMean
+from linear_operator import to_linear_operator
 from torch import Tensor, nn
 
 from searchers.multi_kernel_bo.kernel import ALPHA, EmbeddingKernel
@@ -63,7 +64,8 @@ class LearnedKernelGP(SingleTaskGP):
         kernel = self.covar_module
         assert isinstance(kernel, EmbeddingKernel), "as the constructor makes it"
         zero = torch.zeros_like(self.train_targets)
-        return MultivariateNormal(zero, kernel.forward(train_X, train_X))
+        covariance = to_linear_operator(kernel.forward(train_X, train_X))
+        return MultivariateNormal(zero, covariance)
 
     def posterior(self, X: Tensor, *args: Any, **kwargs: Any) -> GPyTorchPosterior:
         """The posterior at X [..., q, D]; arguments as of `SingleTaskGP.posterior`.

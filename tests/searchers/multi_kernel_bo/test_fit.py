@@ -76,6 +76,17 @@ def test_the_fit_follows_that_criterion_and_raises_it(inputs, toy, encoder):
     assert not model.training
 
 
+def test_equal_students_are_no_numerical_failure(inputs, toy):
+    """Their kernel is singular; the noise is what makes it invertible."""
+    X, y = toy
+    embedding = make_embeddings(inputs, MemberOptions(1), [1])[0]
+    model = LearnedKernelGP(X[:1].repeat(9, 1), torch.from_numpy(y[:9, None]), embedding)
+    fit(model, FEW)
+    with torch.no_grad():
+        posterior = model.posterior(X[:1])
+    assert posterior.mean.item() == pytest.approx(y[:9].sum() / (9 + 0.05), rel=1e-6)
+
+
 def test_it_ends_once_the_criterion_lies_near_its_running_mean(inputs, toy):
     (model,) = make_kernels(inputs, toy, 1)
     history = fit(model, FitOptions(lr=3e-3, tolerance=2e-3)).log_likelihoods
