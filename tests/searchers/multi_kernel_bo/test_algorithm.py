@@ -13,9 +13,11 @@ from linear_operator.utils.errors import NotPSDError
 from raysearch.architecture import SearchSpace
 from raysearch.errors import ConfigError
 from searchers.algorithm import Exhausted, Observation
+from searchers.multi_kernel_bo import improved
 from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
 from searchers.multi_kernel_bo.faithful import FaithfulStep
 from searchers.multi_kernel_bo.improved import ImprovedStep
+from searchers.multi_kernel_bo.inputs import Inputs
 from searchers.state import dump_state, load_state
 from searchers.testing import make_chain_space
 from tests.searchers.multi_kernel_bo.conftest import observed
@@ -307,7 +309,7 @@ def test_within_a_latency_budget_what_is_proposed_is_measured_and_little_else(sp
 # A long search
 
 
-def test_after_a_thousand_observations_a_step_is_no_larger(space):
+def test_after_a_thousand_observations_a_step_is_no_larger(space, monkeypatch):
     """Each kernel, and the process on features, sees a bounded number of the newest; one thread and one set of networks are kept."""
     algorithm = MultiKernelBOAlgorithm(space, **OURS)
     texts = dict.fromkeys(str(edits) for edits in space.sample(2000, 0))
@@ -315,9 +317,11 @@ def test_after_a_thousand_observations_a_step_is_no_larger(space):
     num_threads = threading.active_count()
     for text in list(texts)[:1000]:
         algorithm.tell(observed(space, text))
+    step = algorithm._step_of_mode()
+    written = record_sizes(monkeypatch)
     assert algorithm.ask().extra["origin"] == "model"
     assert threading.active_count() <= num_threads + 1
-    step = algorithm._step_of_mode()
+    assert max(written) <= 2.5 * step.members.max_students
     full = algorithm._ledger.full
     model = step.model(full, step_targets(step, full), (0,))
     assert [len(kernel.train_targets) for kernel in model.learned] == [257, 257]
@@ -408,6 +412,16 @@ def test_predictions_come_near_what_is_measured_later(space):
 
 def fail_numerically(*_args):
     raise NotPSDError("not positive definite")
+
+
+def record_sizes(monkeypatch):
+    """The numbers of students whose layer vectors are written out at once."""
+    sizes, write = [], Inputs.__call__
+    monkeypatch.setattr(
+        Inputs, "__call__", lambda self, batch: sizes.append(len(batch)) or write(self, batch)
+    )
+    monkeypatch.setattr(improved, "CHUNK_NUMBERS", 100_000)
+    return sizes
 
 
 def wait(algorithm):
