@@ -181,7 +181,7 @@ class TableMaker:
         with ProcessPoolExecutor(
             workers, mp_context=spawn, initializer=_start_worker, initargs=(bench,)
         ) as pool:
-            for tasks in (self._drawn(), self._searched(), self._seeded(), self._finished()):
+            for tasks in (self._drawn(), self._searched(), self._finished(), self._seeded()):
                 self._train(pool, tasks, workers)
 
     def _train(self, pool: ProcessPoolExecutor, tasks: Iterator[Task], workers: int) -> None:
