@@ -34,6 +34,7 @@ class AlgorithmContract:
 
     unique = True
     covers_space = True
+    _first_run: tuple[SearchSpace, list[Proposal]]
 
     def make_algorithm(self, space: SearchSpace, seed: int) -> Algorithm:
         """A fresh algorithm."""
@@ -47,27 +48,32 @@ class AlgorithmContract:
         """A space of so few students that an algorithm comes to its end."""
         return make_chain_space((2, 2), operations=("remove", "shrink"))
 
+    def first_run(self) -> tuple[SearchSpace, list[Proposal]]:
+        """A space and the proposals of a run in it with seed 0, made once for all tests of a class that look at them."""
+        if "_first_run" not in type(self).__dict__:
+            space = self.make_space()
+            proposals = run(self.make_algorithm(space, 0), space, NUM_STEPS)
+            type(self)._first_run = (space, proposals)
+        return type(self)._first_run
+
     def test_every_proposal_is_legal_in_the_space(self) -> None:
-        space = self.make_space()
-        for proposal in run(self.make_algorithm(space, 0), space, NUM_STEPS):
+        space, proposals = self.first_run()
+        for proposal in proposals:
             edits = space.parse(proposal.architecture)
             assert str(edits) == proposal.architecture
             assert space.apply(edits).num_params <= space.teacher.num_params
 
     def test_proposals_survive_json_and_stay_under_a_kilobyte(self) -> None:
-        space = self.make_space()
-        for proposal in run(self.make_algorithm(space, 0), space, NUM_STEPS):
+        for proposal in self.first_run()[1]:
             assert json.loads(json.dumps(proposal.extra)) == proposal.extra
             assert len(proposal.architecture.encode()) < 1000
 
     def test_the_same_seed_and_the_same_order_of_results_give_the_same_proposals(self) -> None:
-        space = self.make_space()
-        first = run(self.make_algorithm(space, 3), space, NUM_STEPS)
-        assert run(self.make_algorithm(space, 3), space, NUM_STEPS) == first
+        space, proposals = self.first_run()
+        assert run(self.make_algorithm(space, 0), space, NUM_STEPS) == proposals
 
     def test_no_architecture_is_proposed_twice(self) -> None:
-        space = self.make_space()
-        proposals = run(self.make_algorithm(space, 0), space, NUM_STEPS)
+        space, proposals = self.first_run()
         identities = [space.apply(proposal.architecture).id for proposal in proposals]
         assert not self.unique or len(set(identities)) == len(identities)
 
@@ -132,23 +138,23 @@ class AlgorithmContract:
             assert run(restored, space, 6, start=num_told) == expected
 
     def test_taking_the_state_changes_nothing(self) -> None:
-        space = self.make_space()
-        watched = self.make_algorithm(space, 2)
+        space, expected = self.first_run()
+        watched = self.make_algorithm(space, 0)
         proposals = []
         for step in range(NUM_STEPS):
             watched.state_dict()
             proposals += run(watched, space, 1, start=step)
-        assert proposals == run(self.make_algorithm(space, 2), space, NUM_STEPS)
+        assert proposals == expected
 
     def test_looking_inside_shows_full_students_and_changes_no_proposal(self) -> None:
-        space = self.make_space()
-        watched, plain = (self.make_algorithm(space, 4) for _ in range(2))
+        space, proposals = self.first_run()
+        watched = self.make_algorithm(space, 0)
         look = getattr(watched, "insight", None)
         if look is None:
             return
         assert look() is None
         values: dict[str, float | None] = {}
-        for step, proposal in enumerate(run(plain, space, NUM_STEPS)):
+        for step, proposal in enumerate(proposals):
             assert run(watched, space, 1, start=step) == [proposal]
             observation = observe(space, proposal, step)
             values |= (

@@ -44,8 +44,10 @@ def log_expected_improvement(mu: Tensor, sigma: Tensor, best_f: Tensor) -> Tenso
         sigma: [m] positive.
         best_f: [m] f*, which may differ between students.
     """
-    model = _Given(mu, sigma.square())
-    return LogExpectedImprovement(model, best_f=best_f[:, None])(torch.zeros(len(mu), 1, 1).to(mu))
+    # in units of sigma: variances below 1e-6 are raised to it, which in the objective's own units can be all of them
+    model = _Given((mu - best_f) / sigma, torch.ones_like(sigma))
+    unit = LogExpectedImprovement(model, best_f=0.0)(torch.zeros(len(mu), 1, 1).to(mu))
+    return unit + sigma.log()
 
 
 class _Given(Model):

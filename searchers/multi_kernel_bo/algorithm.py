@@ -11,6 +11,7 @@ was told, never on when it was ready.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,6 +47,12 @@ logger = logging.getLogger(__name__)
 
 MIN_FULL = 2
 """Full observations below which our mode has nothing to model."""
+
+KNOWN_STEPS = 8
+"""Faithful: the search ends after so many steps in a row without a new student."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Held by whatever uses models: GPyTorch's settings belong to the whole process, and a look inside shares the step's networks."""
 
 
 TRANSFER = (2**31, 0)
@@ -159,6 +166,7 @@ class MultiKernelBOAlgorithm:
         self._ledger = Ledger(space)
         self._rng = np.random.default_rng(seed)
         self._num_told = 0
+        self._num_known = 0  # proposals of the faithful mode since the last new student
         self._was_asked = False
         self._batch: _Batch | None = None
         self._step: Step | None = None
@@ -185,6 +193,8 @@ class MultiKernelBOAlgorithm:
             if self._has_transferred and self.transfer_only:
                 raise Exhausted
             return None if self.faithful else self._random("sample")
+        if self._num_known >= KNOWN_STEPS * self._options.num_kernels:
+            raise Exhausted
         from searchers.surrogate import NUMERICAL_ERRORS
 
         self._was_asked = True
@@ -214,6 +224,7 @@ class MultiKernelBOAlgorithm:
             "rng": self._rng.bit_generator.state,
             "num_fallbacks": self.num_fallbacks,
             "num_told": self._num_told,
+            "num_known": self._num_known,
             "has_transferred": self._has_transferred,
             "batch": None if batch is None else batch.state_dict(),
         }
@@ -225,6 +236,7 @@ class MultiKernelBOAlgorithm:
         self._rng.bit_generator.state = state["rng"]
         self.num_fallbacks = state["num_fallbacks"]
         self._num_told = state["num_told"]
+        self._num_known = state["num_known"]
         self._has_transferred = state["has_transferred"]
         self._batch = None
         if state["batch"] is not None:
@@ -246,7 +258,8 @@ class MultiKernelBOAlgorithm:
             return None
         snapshot = self._snapshot((self._num_told, 0), num_outcomes, [])
         try:
-            return self._step_of_mode().insight(snapshot)
+            with _ONE_AT_A_TIME:
+                return self._step_of_mode().insight(snapshot)
         except (*NUMERICAL_ERRORS, np.linalg.LinAlgError) as error:
             raise InsightFailed(str(error)) from error
 
@@ -286,8 +299,9 @@ class MultiKernelBOAlgorithm:
         )
 
     def _run(self, batch: _Batch, cancelled: Cancelled) -> list[Choice]:
-        step = self._transfer() if batch.key == TRANSFER else self._step_of_mode()
-        return step(batch.snapshot, cancelled)
+        with _ONE_AT_A_TIME:
+            step = self._transfer() if batch.key == TRANSFER else self._step_of_mode()
+            return step(batch.snapshot, cancelled)
 
     def _transfer(self) -> TransferStep:
         from searchers.multi_kernel_bo.steps import make_transfer
@@ -327,10 +341,10 @@ class MultiKernelBOAlgorithm:
         if batch.taken == len(choices):
             self._end(batch)
         if self._ledger.is_new(choice.edits):
+            self._num_known = 0
             return self._propose(choice, batch)
-        return Proposal(
-            str(choice.edits), _expectation(choice, batch)
-        )  # its outcome is known, or will be
+        self._num_known += 1  # its outcome is known, or will be
+        return Proposal(str(choice.edits), _expectation(choice, batch))
 
     def _next_new(self, batch: _Batch, choices: list[Choice]) -> Proposal | None:
         """The next student of a step that is new; where there is none a random one, or, after a transfer, what follows it."""
@@ -366,4 +380,8 @@ def _check_encoder(encoder: object, faithful: bool) -> str:
     """The encoder's name; None: the mode's own."""
     if encoder is None:
         return "lstm" if faithful else "mlp"
+    if faithful and encoder == "features":
+        raise ConfigError(
+            "search.options.encoder is 'features', which the faithful form has no kernels with: choose lstm or mlp"
+        )
     return check_choice("search.options.encoder", encoder, ENCODERS)

@@ -62,7 +62,6 @@ def fit(
     """
     model.train()
     criterion = LeaveOneOutPseudoLikelihood(model.likelihood, model)
-    (train_X,) = model.train_inputs  # pyright: ignore[reportGeneralTypeIssues]
     parameters = list(model.embedding.parameters())
     # not fused: the fused step is for few large tensors, and its first use imports torch's compiler
     adam = torch.optim.Adam(parameters, lr=options.lr, weight_decay=options.weight_decay)
@@ -72,7 +71,7 @@ def fit(
         if cancelled():
             break
         adam.zero_grad()
-        value = criterion(model(train_X), model.train_targets)  # pyright: ignore[reportArgumentType]
+        value = criterion(model.prior(), model.train_targets)
         assert isinstance(value, Tensor)
         (-value).backward()
         adam.step()

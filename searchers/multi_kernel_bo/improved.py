@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from searchers.multi_kernel_bo.fit import FitOptions, fit_all
 from searchers.multi_kernel_bo.inputs import Inputs
 from searchers.multi_kernel_bo.knowledge import embeddings, left_out
 from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
+from searchers.multi_kernel_bo.model import LearnedKernelGP
 from searchers.multi_kernel_bo.snapshot import Choice, Snapshot
 from searchers.surrogate import one_thread
 from searchers.targets import LEAST_FACTOR, Targets
@@ -70,7 +71,7 @@ class ImprovedStep:
     refit_every: int = 8
     max_observations: int = 500
     num_threads: int = 2
-    _fitted: tuple[tuple[int, ...], list[nn.Module]] = field(default=((), []), init=False)
+    _fitted: tuple[tuple[Any, ...], list[nn.Module]] = field(default=((), []), init=False)
 
     def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
         with one_thread(), torch.no_grad():
@@ -138,27 +139,50 @@ class ImprovedStep:
         Raises:
             one of `searchers.surrogate.NUMERICAL_ERRORS`.
         """
-        X = self.inputs(self.space.batch(one.architecture for one in full))
         y = targets.values(full)
-        newest = slice(-self.max_observations, None)
-        Y = torch.as_tensor(y, dtype=torch.float64)[:, None]
+        newest = full[-self.max_observations :]
+        X = self.inputs(self.space.batch(one.architecture for one in newest))
+        Y = torch.as_tensor(y[-len(newest) :], dtype=torch.float64)[:, None]
         with torch.enable_grad():
-            features = FeatureGP(X[newest], Y[newest], list(self.space.feature_blocks.values()))
-            embeddings = self._embeddings(X, y, seed, cancelled)
-        rows = subsets(len(full), self.members, [*seed, _SUBSETS])
-        learned = make_members(X, y, self.inputs.teacher(), embeddings, rows, self.members)
+            features = FeatureGP(X, Y, list(self.space.feature_blocks.values()))
+            embeddings = self._embeddings(full, y, seed, cancelled)
+        learned = self._learned(full, y, embeddings, seed)
         return AveragedModel(features, [one.eval() for one in learned])
 
+    def _learned(
+        self,
+        full: Sequence[Observation],
+        y: np.ndarray,
+        embeddings: Sequence[nn.Module],
+        seed: tuple[int, ...],
+    ) -> list[LearnedKernelGP]:
+        """The kernels' processes over the observations; of a long search only what some kernel sees is written out."""
+        if not embeddings:
+            return []
+        rows = subsets(len(full), self.members, [*seed, _SUBSETS])
+        oldest = min((int(one[0]) for one in rows if len(one)), default=0)
+        X = self.inputs(self.space.batch(one.architecture for one in full[oldest:]))
+        seen = [one - oldest for one in rows]
+        return make_members(X, y[oldest:], self.inputs.teacher(), embeddings, seen, self.members)
+
     def _embeddings(
-        self, X: Tensor, y: np.ndarray, seed: tuple[int, ...], cancelled: Cancelled
+        self,
+        full: Sequence[Observation],
+        y: np.ndarray,
+        seed: tuple[int, ...],
+        cancelled: Cancelled,
     ) -> list[nn.Module]:
-        """Networks that were learned from the first observations, as many as are a multiple of `refit_every`."""
+        """Networks that were learned from the first observations, as many as are a multiple of `refit_every`.
+
+        The last ones are kept. A student that is told again may change what the first observations are.
+        """
         num_seen = max(len(y) - len(y) % self.refit_every, min(len(y), self.refit_every))
-        key = (*seed, num_seen)
+        seen, y = full[:num_seen], y[:num_seen]
+        texts = (one.architecture for one in seen)
+        key = (seed, *zip(texts, y.tolist(), strict=True))
         if self._fitted[0] != key:
-            embeddings = make_embeddings(self.inputs, self.members, [*key, _FITTING])
-            rows = subsets(num_seen, self.members, [*seed, _SUBSETS])
-            learned = make_members(X, y, self.inputs.teacher(), embeddings, rows, self.members)
+            embeddings = make_embeddings(self.inputs, self.members, [*seed, num_seen, _FITTING])
+            learned = self._learned(seen, y, embeddings, seed)
             fit_all(learned, self.fitting, num_threads=self.num_threads, cancelled=cancelled)
             if cancelled():
                 return embeddings  # of a step that nobody wants: not to be kept

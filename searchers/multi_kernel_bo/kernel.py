@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from gpytorch.kernels import Kernel, RBFKernel
+from gpytorch.kernels import Kernel
 from torch import Tensor, nn
 
 ALPHA = 0.01
@@ -23,7 +23,7 @@ class LayerEmbedding(nn.Module):
     """An encoder of layer vectors as a map of flat inputs, which is what GPs take.
 
     Args:
-        encoder: [B, L, F] float32 -> [B, H].
+        encoder: [B, L, F] in the precision of its weights -> [B, H].
         num_columns: F.
         num_features: D, numbers at the end of an input that are no layer's and are left out.
     """
@@ -36,7 +36,8 @@ class LayerEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., L F + D] -> [..., H], in the precision of x."""
-        flat = x[..., : x.shape[-1] - self.num_features].float()
+        precision = next(self.encoder.parameters()).dtype
+        flat = x[..., : x.shape[-1] - self.num_features].to(precision)
         layers = flat.reshape(-1, flat.shape[-1] // self.num_columns, self.num_columns)
         h = self.encoder(layers)  # [prod(...), H]
         return h.to(x.dtype).reshape(*x.shape[:-1], h.shape[-1])
@@ -51,10 +52,13 @@ class EmbeddingKernel(Kernel):
         kwargs: `batch_shape`, `active_dims` of `gpytorch.kernels.Kernel`.
     """
 
+    alpha: Tensor
+
     def __init__(self, embedding: nn.Module, alpha: float = ALPHA, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.embedding = embedding
-        self.rbf = fixed_rbf(alpha, batch_shape=self.batch_shape)
+        shape = (*self.batch_shape, 1, 1)  # of the batch, for GPyTorch's indexing of kernels
+        self.register_buffer("alpha", torch.full(shape, alpha, dtype=torch.float64))
 
     def forward(
         self,
@@ -69,11 +73,6 @@ class EmbeddingKernel(Kernel):
         h1 = self.embedding(x1)
         same = x1 is x2 or (x1.shape == x2.shape and torch.equal(x1, x2))
         h2 = h1 if same else self.embedding(x2)
-        return self.rbf.forward(h1, h2, diag=diag, **params)
-
-
-def fixed_rbf(alpha: float, **kwargs: Any) -> RBFKernel:
-    """exp(-d^2 / (2 alpha)), not learned."""
-    rbf = RBFKernel(**kwargs).double()
-    rbf.lengthscale = alpha**0.5
-    return rbf.requires_grad_(False)
+        squared = self.covar_dist(h1, h2, diag=diag, square_dist=True, **params)
+        alpha = self.alpha.to(squared.dtype)  # [..., 1, 1]
+        return torch.exp(squared / (-2 * (alpha[..., 0] if diag else alpha)))

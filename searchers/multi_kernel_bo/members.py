@@ -8,15 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from searchers.multi_kernel_bo.encoders import ENCODERS
 from searchers.multi_kernel_bo.inputs import Inputs
 from searchers.multi_kernel_bo.kernel import ALPHA, LayerEmbedding
 from searchers.multi_kernel_bo.model import BETA, LearnedKernelGP
+
+_DRAWS = (
+    nn.init.uniform_,
+    nn.init.normal_,
+    nn.init.trunc_normal_,
+    nn.init.xavier_uniform_,
+    nn.init.xavier_normal_,
+    nn.init.kaiming_uniform_,
+    nn.init.kaiming_normal_,
+    nn.init.orthogonal_,
+)
+"""What the modules of PyTorch draw their weights by."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +58,16 @@ class MemberOptions:
 
 
 def make_embeddings(inputs: Inputs, options: MemberOptions, seed: Sequence[int]) -> list[nn.Module]:
-    """K networks with fresh random weights; torch's global generator is left as it was."""
+    """K networks with fresh random weights; torch's global generator is neither used nor moved."""
     num_columns = len(inputs.columns.kept)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
-        return [
-            LayerEmbedding(
-                ENCODERS[options.encoder](num_columns), num_columns, inputs.num_features
-            ).to(options.device)
-            for _ in range(options.num_kernels)
-        ]
+    with _DrawnFrom(
+        torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+    ):
+        encoders = [ENCODERS[options.encoder](num_columns) for _ in range(options.num_kernels)]
+    return [
+        LayerEmbedding(encoder, num_columns, inputs.num_features).to(options.device)
+        for encoder in encoders
+    ]
 
 
 def subsets(num_students: int, options: MemberOptions, seed: Sequence[int]) -> list[np.ndarray]:
@@ -98,3 +112,20 @@ def make_members(
         )
         for embedding, seen in zip(embeddings, rows, strict=True)
     ]
+
+
+class _DrawnFrom(TorchFunctionMode):
+    """Lets PyTorch's initialisations draw from a generator of ours.
+
+    The global one belongs to every thread: seeding it here would give other threads our numbers, and us theirs.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        drawn = {"generator": self._generator} if func in _DRAWS else {}
+        return func(*args, **{**(kwargs or {}), **drawn})

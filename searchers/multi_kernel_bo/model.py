@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from botorch.models import SingleTaskGP
 from botorch.posteriors import GPyTorchPosterior
+from gpytorch.distributions import MultivariateNormal
 from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.means import ZeroMean
-from gpytorch.settings import skip_posterior_variances
+from linear_operator import to_linear_operator
 from torch import Tensor, nn
 
-from searchers.multi_kernel_bo.kernel import ALPHA, EmbeddingKernel, fixed_rbf
+from searchers.multi_kernel_bo.kernel import ALPHA, EmbeddingKernel
 
 BETA = 0.05
 """Noise variance of the authors' public code; the paper gives no number."""
@@ -47,10 +48,24 @@ class LearnedKernelGP(SingleTaskGP):
         )  # SingleTaskGP has made it float64, which doubles its time
         self.alpha, self.beta = alpha, beta
         self._embedded: SingleTaskGP | None = None
+        self._weights: Tensor | None = None
 
     def train(self, mode: bool = True) -> LearnedKernelGP:
-        self._embedded = None  # the embedding may change
+        self._embedded = self._weights = None  # the embedding may change
         return super().train(mode)
+
+    def prior(self) -> MultivariateNormal:
+        """The prior of the training students' values.
+
+        As GPyTorch's own `self(train_X)`, but by plain tensors: its lazy kernels switch a setting of the whole process, which kernels that
+        are learned side by side would switch for each other, and leave switched.
+        """
+        (train_X,) = self.train_inputs  # pyright: ignore[reportGeneralTypeIssues]
+        kernel = self.covar_module
+        assert isinstance(kernel, EmbeddingKernel), "as the constructor makes it"
+        zero = torch.zeros_like(self.train_targets)
+        covariance = to_linear_operator(kernel.forward(train_X, train_X))
+        return MultivariateNormal(zero, covariance)
 
     def posterior(self, X: Tensor, *args: Any, **kwargs: Any) -> GPyTorchPosterior:
         """The posterior at X [..., q, D]; arguments as of `SingleTaskGP.posterior`.
@@ -64,12 +79,22 @@ class LearnedKernelGP(SingleTaskGP):
         return posterior
 
     def means(self, X: Tensor) -> Tensor:
-        """The posterior mean at each of n students [n, D]: [n]. Cheaper than `posterior` where no deviation is asked for."""
+        """The posterior mean at each of n students [n, D]: [n]. Cheaper than `posterior` where no deviation is asked for.
+
+        By its closed form: GPyTorch's way to leave the variances out is a setting of the whole process, so that every other thread's
+        variances would become zero.
+        """
         self.eval()
-        with skip_posterior_variances():
-            posterior = self.embedded().posterior(self.embedding(X))
-        assert isinstance(posterior, GPyTorchPosterior), "nothing is transformed"
-        return posterior.mean[:, 0]
+        embedded = self.embedded()
+        (h,) = embedded.train_inputs  # pyright: ignore[reportGeneralTypeIssues]
+        kernel = embedded.covar_module
+        assert isinstance(kernel, EmbeddingKernel), "as embedded() makes it"
+        if self._weights is None:
+            with torch.no_grad():
+                noise = self.beta * torch.eye(len(h)).to(h)
+                factor = torch.linalg.cholesky(kernel.forward(h, h) + noise)
+                self._weights = torch.cholesky_solve(embedded.train_targets[:, None], factor)
+        return (kernel.forward(self.embedding(X), h) @ self._weights)[:, 0]
 
     def leave_one_out(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each training value from all others, the noise included: [n], [n].
@@ -91,7 +116,8 @@ class LearnedKernelGP(SingleTaskGP):
             with torch.no_grad():
                 h = self.embedding(train_X)
             train_Y = self.train_targets[:, None]
-            self._embedded = SingleTaskGP(**_parts(h, train_Y, fixed_rbf(self.alpha), self.beta))
+            kernel = EmbeddingKernel(nn.Identity(), self.alpha)
+            self._embedded = SingleTaskGP(**_parts(h, train_Y, kernel, self.beta))
             self._embedded.eval()
         return self._embedded
 
@@ -99,7 +125,7 @@ class LearnedKernelGP(SingleTaskGP):
 def _parts(train_X: Tensor, train_Y: Tensor, kernel: nn.Module, beta: float) -> dict[str, Any]:
     """Arguments of a SingleTaskGP with zero mean and fixed noise."""
     likelihood = GaussianLikelihood().double()
-    likelihood.noise = torch.tensor(beta)
+    likelihood.noise = torch.tensor(beta, dtype=torch.float64)
     return {
         "train_X": train_X,
         "train_Y": train_Y,

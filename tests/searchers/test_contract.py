@@ -37,7 +37,13 @@ class TestMultiKernelBO(AlgorithmContract):
 
     def make_algorithm(self, space, seed):
         return MultiKernelBOAlgorithm(
-            space, seed=seed, num_initial=5, num_candidates=32, num_kernels=2, batch_size=2
+            space,
+            seed=seed,
+            num_initial=6,
+            num_candidates=32,
+            num_kernels=2,
+            batch_size=2,
+            refit_every=4,
         )
 
 

@@ -1,0 +1,100 @@
+"""The averaged model against its definition, and inside BoTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from botorch.acquisition import LogExpectedImprovement, qLogExpectedImprovement
+from botorch.sampling import SobolQMCNormalSampler
+
+from searchers.multi_kernel_bo.acquisition import log_expected_improvement
+from searchers.multi_kernel_bo.ensemble import AveragedModel, FeatureGP
+from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
+from searchers.surrogate import Surrogate
+
+NUM = 12
+
+
+@pytest.fixture(scope="module")
+def data(space, inputs):
+    """X and y of twelve students."""
+    students = space.sample(NUM, 0)
+    return inputs(students), 0.5 + 0.01 * students.widths.mean(axis=1)
+
+
+@pytest.fixture
+def model(space, inputs, data):
+    X, y = data
+    blocks = list(space.feature_blocks.values())
+    features = FeatureGP(X, torch.from_numpy(y)[:, None], blocks)
+    options = MemberOptions(3)
+    embeddings = make_embeddings(inputs, options, [0])
+    rows = subsets(NUM, options, [0])
+    learned = make_members(X, y, inputs.teacher(), embeddings, rows, options)
+    return AveragedModel(features, [one.eval() for one in learned])
+
+
+@pytest.fixture(scope="module")
+def new(space, inputs):
+    return inputs(space.sample(8, 1))
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (8,), (4, 2), (2, 2, 2)])
+def test_half_of_the_mean_is_the_features_and_the_deviation_is_all_of_theirs(model, new, shape):
+    X = new.reshape(*shape, -1)
+    with torch.no_grad():
+        posterior = model.posterior(X)
+        features = model.features.posterior(X)
+        learned = torch.stack([one.posterior(new).mean[:, 0] for one in model.learned]).mean(0)
+    expected = features.mean[..., 0] / 2 + learned.reshape(shape) / 2
+    assert torch.allclose(posterior.mean[..., 0], expected, atol=1e-9)
+    assert torch.allclose(
+        posterior.distribution.covariance_matrix, features.distribution.covariance_matrix
+    )
+
+
+def test_the_process_on_features_is_that_of_the_method_gp(model, space, data, new):
+    X, y = data
+    num = model.features.num_features
+    plain = Surrogate(X[:, -num:].numpy(), y, list(space.feature_blocks.values()))
+    mean, sd = plain.predict(new[:, -num:].numpy())
+    with torch.no_grad():
+        posterior = model.features.posterior(new)
+    np.testing.assert_allclose(posterior.mean[:, 0], mean, rtol=1e-9)
+    np.testing.assert_allclose(posterior.variance[:, 0].sqrt(), sd, rtol=1e-6)
+    np.testing.assert_allclose(model.features.predict(new[:, -num:].numpy()), (mean, sd))
+
+
+def test_without_learned_kernels_the_features_stand_alone(model, new):
+    with torch.no_grad():
+        alone = AveragedModel(model.features, []).posterior(new).distribution
+        features = model.features.posterior(new).distribution
+    assert torch.equal(alone.mean, features.mean)
+    assert torch.equal(alone.covariance_matrix, features.covariance_matrix)
+
+
+def test_a_believed_student_keeps_every_mean_and_shrinks_deviations(model, new):
+    features = new[:, -model.features.num_features :].numpy()
+    mean, sd = model.features.predict(features)
+    model.features.believe(features[:2])
+    believed_mean, believed_sd = model.features.predict(features)
+    np.testing.assert_allclose(believed_mean, mean, atol=1e-9)
+    assert (believed_sd <= sd + 1e-12).all()
+    assert (believed_sd[:2] < 0.9 * sd[:2]).all()
+    model.features.forget_beliefs()
+    np.testing.assert_allclose(model.features.predict(features)[1], sd, rtol=1e-9)
+
+
+def test_botorchs_acquisition_functions_take_it_as_it_is(model, new):
+    with torch.no_grad():
+        posterior = model.posterior(new)
+        best_f = float(posterior.mean.max())
+        mu, sigma = posterior.mean[:, 0], posterior.variance[:, 0].sqrt()
+        own = log_expected_improvement(mu, sigma, torch.full((8,), best_f, dtype=torch.float64))
+        botorch = LogExpectedImprovement(model, best_f=best_f)(new[:, None])
+        sampler = SobolQMCNormalSampler(torch.Size([64]), seed=0)
+        batch = qLogExpectedImprovement(model, best_f=best_f, sampler=sampler)(new[None, :3])
+    assert torch.allclose(own, botorch, atol=1e-4)
+    assert batch.shape == (1,)
+    assert batch >= own[:3].max() - 0.5, "three students improve on the best at least as one does"
