@@ -207,6 +207,7 @@ class SearchStage:
         self._effort = effort
         self._propose_s: dict[str, float] = {}
         self._unbooked_s = 0.0
+        self._seen_background_s = 0.0
         self._queue = list(first)
         self._in_flight: dict[str, Proposal] = {}
         self._known = {record["architecture_id"] for record in log.records}
@@ -256,7 +257,13 @@ class SearchStage:
             self.exhausted = True
             return None
         finally:
-            self._unbooked_s += time.perf_counter() - start
+            self._unbooked_s += time.perf_counter() - start + self._background_s()
+
+    def _background_s(self) -> float:
+        """Seconds that the algorithm has worked in the background since the last look."""
+        now = float(getattr(self.algorithm, "background_s", 0.0))
+        since, self._seen_background_s = now - self._seen_background_s, now
+        return since
 
     @property
     def _affords_another(self) -> bool:

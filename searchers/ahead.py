@@ -7,6 +7,7 @@ run, its result is taken, else it runs now. So what comes out never depends on t
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
@@ -17,9 +18,14 @@ Cancelled = Callable[[], bool]
 
 
 class Ahead(Generic[T]):
-    """Runs the newest task; older ones are told to stop."""
+    """Runs the newest task; older ones are told to stop.
+
+    Attributes:
+        unnoticed_s: seconds that tasks took while nobody waited for them.
+    """
 
     def __init__(self) -> None:
+        self.unnoticed_s = 0.0
         self._pool: ThreadPoolExecutor | None = None
         self._key: Hashable = None
         self._future: Future[T] | None = None
@@ -33,7 +39,7 @@ class Ahead(Generic[T]):
         if self._pool is None:
             self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead")
         self._cancel = cancel = threading.Event()
-        self._key, self._future = key, self._pool.submit(task, cancel.is_set)
+        self._key, self._future = key, self._pool.submit(self._timed, task, cancel.is_set)
 
     def is_ready(self, key: Hashable) -> bool:
         """Whether `result` would return at once."""
@@ -43,7 +49,18 @@ class Ahead(Generic[T]):
         """The task's result, waited for; what the task raised is raised."""
         self.start(key, task)
         assert self._future is not None, "start has begun it"
-        return self._future.result()
+        start = time.perf_counter()
+        try:
+            return self._future.result()
+        finally:
+            self.unnoticed_s -= time.perf_counter() - start
+
+    def _timed(self, task: Callable[[Cancelled], T], cancelled: Cancelled) -> T:
+        start = time.perf_counter()
+        try:
+            return task(cancelled)
+        finally:
+            self.unnoticed_s += time.perf_counter() - start
 
     def stop(self) -> None:
         """Tells the task that runs that nobody wants it any more; it ends at its next look."""

@@ -181,6 +181,11 @@ class MultiKernelBOAlgorithm:
         self._ahead.start(batch.key, partial(self._run, batch))
         return not self._ahead.is_ready(batch.key)
 
+    @property
+    def background_s(self) -> float:
+        """Seconds of proposing that no call of `ask` took."""
+        return self._ahead.unnoticed_s
+
     def warm_up(self) -> None:
         """Imports torch and BoTorch, which costs seconds the first time in a process."""
         self._step_of_mode()
