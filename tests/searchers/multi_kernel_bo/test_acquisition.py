@@ -61,6 +61,7 @@ def test_the_logarithm_stays_right_where_the_plain_form_is_zero(z):
     assert log_ei.item() == pytest.approx(log_quadrature(0.1 * z + BEST, 0.1, BEST), rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::botorch.exceptions.warnings.BotorchWarning")
 def test_both_are_botorchs_of_the_same_posterior():
     model, X = make_model(), torch.rand(20, 1, dtype=torch.float64)
     with torch.no_grad():

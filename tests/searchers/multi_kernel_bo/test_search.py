@@ -10,8 +10,8 @@ import pytest
 import searchers
 from tests.searchers.multi_kernel_bo.conftest import TEACHER_ACCURACY, accuracy_of
 
-NUM_TRIALS, SEEDS = 30, range(3)
-OURS = {"num_kernels": 2, "num_candidates": 64, "num_initial": 6}
+NUM_TRIALS, SEEDS = 24, range(3)
+OURS = {"num_kernels": 2, "num_candidates": 64, "num_initial": 8}
 FAITHFUL = {"faithful": True, "num_kernels": 3, "num_candidates": 64, "encoder": "mlp"}
 
 
