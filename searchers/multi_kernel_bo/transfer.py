@@ -80,7 +80,10 @@ class TransferStep:
                         break
                     rng = np.random.default_rng([*snapshot.seed, _DRAWING, k])
                     best_f = float(f[seen].max(initial=0.0))
-                    choices.append(self._best_of(kernel, write, targets.composite, best_f, rng))
+                    taken = {str(choice.edits) for choice in choices}
+                    choices.append(
+                        self._best_of(kernel, write, targets.composite, best_f, rng, taken)
+                    )
             return choices
 
     def _targets(self) -> Targets:
@@ -95,8 +98,9 @@ class TransferStep:
         composite: bool,
         best_f: float,
         rng: np.random.Generator,
+        taken: set[str],
     ) -> Choice:
-        """The target's student that maximises a kernel's expected improvement."""
+        """The target's student that maximises a kernel's expected improvement; of those that no kernel before it took, if it can be."""
         candidates = self._candidates(rng)
         exact = Targets(self.space, composite and not self.space.limits)
         c = torch.from_numpy(exact.factor(candidates))
@@ -107,7 +111,9 @@ class TransferStep:
         posterior = kernel.embedded().posterior(torch.cat(h)[:, None], observation_noise=True)
         mean = c * posterior.mean[:, 0, 0].cpu()
         deviation = c * posterior.variance[:, 0, 0].sqrt().cpu()
-        best = int(expected_improvement(mean, deviation, best_f).argmax())
+        improvement = expected_improvement(mean, deviation, best_f)
+        is_taken = torch.tensor([str(edits) in taken for edits in candidates])
+        best = int(improvement.masked_fill(is_taken, -torch.inf).argmax())
         return Choice(candidates[best], float(mean[best]), float(deviation[best]))
 
     def _candidates(self, rng: np.random.Generator) -> EditsBatch:
