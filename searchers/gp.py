@@ -23,7 +23,7 @@ from searchers.algorithm import Observation, Proposal, check_int, check_num_edit
 from searchers.candidates import CandidatePool, scaled_variations
 from searchers.insight import Insight, InsightFailed, principal_map, shown_share
 from searchers.ledger import Ledger, check_version, fresh_draws
-from searchers.targets import LEAST_FACTOR, Targets, check_composite
+from searchers.targets import Targets, check_composite
 
 if TYPE_CHECKING:
     from raysearch.architecture import Edits, EditsBatch, SearchSpace
@@ -151,8 +151,7 @@ class GPAlgorithm:
                 places = principal_map(embedding)
         except (*NUMERICAL_ERRORS, np.linalg.LinAlgError) as error:
             raise InsightFailed(str(error)) from error
-        factor = targets.factor(evaluated)
-        factor[factor <= LEAST_FACTOR] = 0.0  # the size alone makes f zero
+        factor = targets.true_factor(evaluated)
         return Insight(
             architectures=tuple(one.architecture for one in full),
             values=np.array([one.value for one in full]),

@@ -69,6 +69,12 @@ class Targets:
         # a student as large as the teacher has R_c = 0; the floor keeps the logarithm finite
         return np.maximum(compression * (2 - compression), LEAST_FACTOR)
 
+    def true_factor(self, batch: EditsBatch) -> np.ndarray:
+        """c of each student, without the floor: the size alone may make f zero. [n] float64."""
+        factor = self.factor(batch)
+        factor[factor <= LEAST_FACTOR] = 0.0
+        return factor
+
 
 def check_composite(value: object) -> bool | None:
     """Returns the option `composite` after checking it.

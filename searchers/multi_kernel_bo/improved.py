@@ -29,7 +29,7 @@ from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, ma
 from searchers.multi_kernel_bo.model import LearnedKernelGP
 from searchers.multi_kernel_bo.snapshot import Choice, Snapshot
 from searchers.surrogate import one_thread
-from searchers.targets import LEAST_FACTOR, Targets
+from searchers.targets import Targets
 
 if TYPE_CHECKING:
     from raysearch.architecture import EditsBatch, SearchSpace
@@ -106,8 +106,7 @@ class ImprovedStep:
                 mean = (mean + left_out(model.learned, rows, X)[0]) / 2
                 embedding = embeddings(model.learned, X)
         places = principal_map(embedding)
-        factor = targets.factor(evaluated)
-        factor[factor <= LEAST_FACTOR] = 0.0  # the size alone makes f zero
+        factor = targets.true_factor(evaluated)
         return Insight(
             architectures=tuple(one.architecture for one in full),
             values=np.array([one.value for one in full]),
