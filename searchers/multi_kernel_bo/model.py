@@ -43,9 +43,8 @@ class LearnedKernelGP(SingleTaskGP):
         beta: float = BETA,
     ) -> None:
         super().__init__(**_parts(train_X, train_Y, EmbeddingKernel(embedding, alpha), beta))
-        self.embedding = (
-            embedding.float()
-        )  # SingleTaskGP has made it float64, which doubles its time
+        # SingleTaskGP has made it float64, which would double its time
+        self.embedding = embedding.float()
         self.alpha, self.beta = alpha, beta
         self._embedded: SingleTaskGP | None = None
         self._weights: Tensor | None = None
