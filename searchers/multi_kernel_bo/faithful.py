@@ -11,6 +11,7 @@ Notation
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from torch import Tensor
 from searchers.ahead import Cancelled
 from searchers.insight import Insight, principal_map, shown_share
 from searchers.multi_kernel_bo.acquisition import expected_improvement
-from searchers.multi_kernel_bo.fit import FitOptions, fit_all
+from searchers.multi_kernel_bo.fit import FitOptions, fit_all, kernel_threads
 from searchers.multi_kernel_bo.inputs import Inputs
 from searchers.multi_kernel_bo.knowledge import embeddings, left_out
 from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 """Candidates that are embedded at a time; outputs do not depend on it, and larger chunks are slower."""
+
+_ONE_POSTERIOR = threading.Lock()
+"""GPyTorch's lazy kernels switch a setting of the whole process."""
 
 _FITTING, _DRAWING, _SUBSETS = 0, 1, 2  # what a seed is for
 
@@ -66,12 +70,14 @@ class FaithfulStep:
     def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
         with one_thread():
             kernels = self.kernels(snapshot, cancelled)
-            with torch.no_grad():
-                return [
-                    self._best_of(kernel, np.random.default_rng([*snapshot.seed, _DRAWING, k]))
-                    for k, kernel in enumerate(kernels)
-                    if not cancelled()
-                ]
+
+            def choose(k: int) -> Choice | None:
+                rng = np.random.default_rng([*snapshot.seed, _DRAWING, k])
+                with torch.no_grad():  # of this thread
+                    return None if cancelled() else self._best_of(kernels[k], rng)
+
+            with kernel_threads(self.num_threads) as pool:
+                return [one for one in pool.map(choose, range(len(kernels))) if one is not None]
 
     def insight(self, snapshot: Snapshot) -> Insight:
         """What K kernels of all full observations know, on average."""
@@ -129,8 +135,9 @@ class FaithfulStep:
             kernel.embedding(self.inputs(batch[start : start + CHUNK]).to(self.members.device))
             for start in range(0, len(batch), CHUNK)
         ]
-        posterior = kernel.embedded().posterior(torch.cat(h)[:, None], observation_noise=True)
-        return posterior.mean[:, 0, 0].cpu(), posterior.variance[:, 0, 0].sqrt().cpu()
+        with _ONE_POSTERIOR:
+            posterior = kernel.embedded().posterior(torch.cat(h)[:, None], observation_noise=True)
+            return posterior.mean[:, 0, 0].cpu(), posterior.variance[:, 0, 0].sqrt().cpu()
 
 
 def evolve(space: SearchSpace, score: Score, num_scored: int, rng: np.random.Generator) -> Edits:

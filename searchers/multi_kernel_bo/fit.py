@@ -91,5 +91,10 @@ def fit_all(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[FitReport]:
     """Learns several kernels, each on one thread. The result does not depend on the number of threads."""
-    with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with kernel_threads(num_threads) as pool:
         return list(pool.map(lambda model: fit(model, options, cancelled), models))
+
+
+def kernel_threads(num_threads: int) -> ThreadPoolExecutor:
+    """Threads that work on a kernel each, with one core each."""
+    return ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
