@@ -44,7 +44,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "multi_kernel_bo": Method(
         "searchers.multi_kernel_bo.algorithm:MultiKernelBOAlgorithm",
-        "Bayesian optimisation with several learned kernels over the layers, as in the paper or averaged with gp's model.",
+        "Bayesian optimisation with kernels learned over the layers: the paper's form, or ours.",
         "Cao, Wang and Kitani 2019 (ESNAC), arXiv:1902.00383",
     ),
     "tpe": Method(
