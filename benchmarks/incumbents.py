@@ -4,9 +4,10 @@
     python -m benchmarks.incumbents digits_resnet14 --methods gp multi_kernel_bo esnac random --evaluations 40
     python -m benchmarks.incumbents digits_resnet14 --methods multi_kernel_bo transfer --source runs/vgg6 --evaluations 24
     python -m benchmarks.incumbents fashion_vgg11 --budget 0.03 --data FOLDER # see benchmarks/problems.py
+    python -m benchmarks.incumbents digits_resnet14 --table --seeds 50        # replayed on benchmarks/tables/PROBLEM.parquet
 
 The best value that a search saw is partly luck. So the student that looks best after each mark is trained three more times, with seeds
-that no search used, and the mean of these values is reported. One process, one student at a time, the default recipe of a trial, nobody
+that no search used (on a table with sixteen), and the mean of these values is reported. One process, one student at a time, the default recipe of a trial, nobody
 stops early; the first students (`search.first`) are left out, so that only the searches differ. `esnac` is multi_kernel_bo with
 `faithful: true`, `transfer` begins with the kernels of the run that `--source` names. Finished searches are lines of `results/incumbents.jsonl`; the script goes on where it was.
 """
@@ -24,65 +25,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.make_tables import Bench, make_bench, train_row
-from benchmarks.problems import problem_config, problem_names
-from raysearch import prepare
+from benchmarks.judges import Judge, TableJudge, TrainingJudge
+from benchmarks.problems import problem_names
+from benchmarks.tabular import TABLES
 from raysearch.architecture import SearchSpace
-from raysearch.objective import REWARDS, Measurement, ObjectiveName
-from raysearch.teaching import teach
-from searchers.algorithm import Algorithm, Exhausted, Observation, is_busy
+from raysearch.comparing.significance import Difference, difference, holm
+from raysearch.tables import Table
+from searchers.algorithm import Algorithm, Exhausted, is_busy
 from searchers.registry import make_algorithm
 
 RESULTS = Path(__file__).parent / "results" / "incumbents.jsonl"
 METHODS = ("random", "evolution", "tpe", "esnac", "gp", "multi_kernel_bo")
 MARKS = (8, 16, 20, 24, 32, 40, 80, 160)
-NEW_SEEDS = (1001, 1002, 1003)
 MAX_DUPLICATES = 100
-
-
-class Judge:
-    """Trains students, and gives what a trial would have told of them.
-
-    Attributes:
-        bench: what trains.
-        space: where the students come from.
-        objective: what is searched for.
-        teacher_accuracy: on the validation part.
-    """
-
-    def __init__(
-        self, bench: Bench, space: SearchSpace, objective: ObjectiveName, teacher_accuracy: float
-    ) -> None:
-        self.bench, self.space = bench, space
-        self.objective: ObjectiveName = objective
-        self.teacher_accuracy = teacher_accuracy
-        self._values: dict[str, float] = {}
-
-    def observe(self, edits: str, seed: int) -> Observation:
-        """One training."""
-        row = train_row(self.bench, edits, seed=seed)
-        accuracy, loss = row["accuracy"][-1], row["loss"][-1]
-        if not math.isfinite(loss):
-            return Observation(edits, None, 1.0, "failed")
-        total = self.space.teacher.num_params
-        measured = Measurement(accuracy, loss, row["num_params"], self.teacher_accuracy, total)
-        value = REWARDS[self.objective](measured)
-        metrics = {
-            "accuracy": accuracy,
-            "loss": loss,
-            "teacher_accuracy": self.teacher_accuracy,
-            "num_params": row["num_params"],
-            "compression": 1 - row["num_params"] / total,
-        }
-        return Observation(edits, value, 1.0, "full", (value,), metrics)
-
-    def mean(self, edits: str) -> float:
-        """The mean value over new seeds; a diverged training counts as 0."""
-        key = self.space.architecture_id(edits)
-        if key not in self._values:
-            values = [self.observe(edits, seed).value or 0.0 for seed in NEW_SEEDS]
-            self._values[key] = float(np.mean(values))
-        return self._values[key]
 
 
 def make(method: str, space: SearchSpace, seed: int, source: str | None) -> Algorithm:
@@ -136,18 +91,23 @@ def search(judge: Judge, algorithm: Algorithm, seed: int, count: int) -> dict[st
     }
 
 
+def make_judge(options: argparse.Namespace) -> Judge:
+    """What the searches are told by."""
+    if options.table:
+        file = TABLES / f"{options.problem}.parquet"
+        return TableJudge(Table.read(file), options.budget)
+    return TrainingJudge.of(options.problem, options.data, options.budget)
+
+
 def run(options: argparse.Namespace) -> None:
     """Runs the searches that are not in the file yet."""
-    budget = None if options.budget is None else {"params": options.budget}
-    overrides = {"budget": budget, "objective": "auto"}
-    problem = prepare(problem_config(options.problem, options.data, overrides))
-    card = teach(problem)
-    judge = Judge(make_bench(problem, card), problem.space, problem.objective, card["accuracy"])
+    judge = make_judge(options)
     done = {_cell(row) for row in _read(options.out)}
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for method in options.methods:
             cell = {
                 "problem": options.problem,
+                "replayed": options.table,
                 "budget": options.budget,
                 "method": method,
                 "seed": seed,
@@ -169,13 +129,12 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     """Means and standard errors of the incumbents, in Markdown."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        key = (row["problem"], row["budget"], row["evaluations"], row["method"])
-        groups.setdefault(key, []).append(row)
+        groups.setdefault((*_problem(row), row["method"]), []).append(row)
     lines = [
         "| problem | budget | method | seeds | incumbents, trained again | proposing, CPU s |",
         "|---|---|---|---|---|---|",
     ]
-    for (problem, budget, _, method), found in groups.items():
+    for (*_, method), found in groups.items():
         marks = sorted(set.intersection(*(set(row["incumbents"]) for row in found)), key=int)
         cells = []
         for mark in marks:
@@ -183,15 +142,54 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
             error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
             cells.append(f"{mark}: {values.mean():.4f} ± {error:.4f}")
         seconds = np.mean([row["propose_s"] for row in found])
-        name = "none" if budget is None else f"{budget:.0%}"
         lines.append(
-            f"| {problem} | {name} | {method} | {len(found)} | {', '.join(cells)} | {seconds:.1f} |"
+            f"| {_title(found[0])} | {method} | {len(found)} | {', '.join(cells)} | {seconds:.1f} |"
         )
     return "\n".join(lines)
 
 
+def against(rows: Iterable[Mapping[str, Any]], reference: str) -> str:
+    """Paired differences of one method to all others over common seeds, in Markdown: exact sign-flip tests, Holm's correction."""
+    groups: dict[tuple[Any, ...], dict[str, dict[int, Mapping[str, float]]]] = {}
+    for row in rows:
+        methods = groups.setdefault((*_problem(row), _title(row)), {})
+        methods.setdefault(row["method"], {})[row["seed"]] = row["incumbents"]
+    lines = [
+        f"| problem | budget | {reference} less | seeds | by evaluations: mean difference (p) |",
+        "|---|---|---|---|---|",
+    ]
+    for (*_, title), methods in groups.items():
+        ours = methods.pop(reference, {})
+        found: list[tuple[str, str, int, Difference]] = []
+        for method, theirs in methods.items():
+            seeds = sorted(ours.keys() & theirs.keys())
+            both = [set(found[seed]) for seed in seeds for found in (ours, theirs)]
+            for mark in sorted(set.intersection(*both) if both else (), key=int):
+                pair = ([side[seed][mark] for seed in seeds] for side in (ours, theirs))
+                found.append((method, mark, len(seeds), difference(*pair)))
+        corrected = holm([one.p for *_, one in found])
+        texts: dict[tuple[str, int], list[str]] = {}
+        for (method, mark, count, one), p in zip(found, corrected, strict=True):
+            texts.setdefault((method, count), []).append(f"{mark}: {one.mean:+.4f} ({p:.3f})")
+        lines += [
+            f"| {title} | {method} | {count} | {', '.join(cells)} |"
+            for (method, count), cells in texts.items()
+        ]
+    return "\n".join(lines)
+
+
+def _problem(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["problem"], row.get("replayed", False), row["budget"], row["evaluations"]
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    """The first two columns."""
+    name = f"{row['problem']} (table)" if row.get("replayed") else row["problem"]
+    return f"{name} | {'none' if row['budget'] is None else format(row['budget'], '.0%')}"
+
+
 def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[key] for key in ("problem", "budget", "method", "seed", "evaluations"))
+    return *_problem(row), row["method"], row["seed"]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -206,17 +204,23 @@ def main() -> None:
     parser.add_argument("problem", choices=problem_names())
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--evaluations", type=int, default=80)
     parser.add_argument(
         "--budget", type=float, help="share of the teacher's parameters; default: none"
     )
     parser.add_argument("--data", type=Path, help="folder with fashion_mnist/ and cifar10/")
+    parser.add_argument("--table", action="store_true", help="replay the problem's table")
+    parser.add_argument(
+        "--against", default="multi_kernel_bo", help="whom the others are tested against"
+    )
     parser.add_argument("--source", help="a run's folder, for the method transfer")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     run(options)
-    print(table(_read(options.out)))
+    rows = _read(options.out)
+    print(table(rows), against(rows, options.against), sep="\n\n")
 
 
 if __name__ == "__main__":
