@@ -30,7 +30,13 @@ Part = tuple[np.ndarray, np.ndarray]
 
 def problem_names() -> list[str]:
     """The problems, the cheapest first."""
-    order = ("digits_resnet14", "digits_vgg6", "fashion_vgg11", "cifar_resnet20")
+    order = (
+        "digits_resnet14",
+        "digits_vgg6",
+        "fashion_resnet14",
+        "fashion_vgg11",
+        "cifar_resnet20",
+    )
     return [name for name in order if (CONFIGS / f"{name}.yaml").exists()]
 
 
