@@ -16,6 +16,7 @@ from raysearch.errors import BudgetError
 from raysearch.files import RunFiles
 from raysearch.objective import Floor
 from raysearch.problem import Problem
+from raysearch.search_state import SearchState
 from raysearch.stages import Candidate, FinishStage, ObservationLog, Pipeline, SearchStage, Stage
 from raysearch.subject import space_arguments
 from searchers.algorithm import Proposal
@@ -98,6 +99,7 @@ def make_plan(
         first=first,
         costs=partial(latency_of, problem),
         effort=effort_of(config),
+        state=SearchState(files.search_state, problem.architecture.id),
     )
     search.requeue(pending)
 
