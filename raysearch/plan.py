@@ -92,6 +92,7 @@ def make_plan(
             config.search.options,
             pruned=pruned,
             warm_start=config.search.warm_start,
+            num_trials=config.search.trials,
         ),
         num_trials=config.search.trials,
         log=ObservationLog(files.observations),
