@@ -297,9 +297,11 @@ class Experiment:
     # The end
 
     def _look_inside(self, plan: Plan) -> None:
-        """Writes surrogate.parquet, where the method has a model."""
+        """Writes surrogate.parquet, where the method has a model, and the policies of one that has those."""
         search = plan.search
         with self._phase("report"):
+            if write_knowledge := getattr(search.algorithm, "write_knowledge", None):
+                write_knowledge(self.files.policy)
             note = keep_knowledge(
                 search.algorithm,
                 self.files.surrogate,
