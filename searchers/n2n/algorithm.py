@@ -66,7 +66,7 @@ ITERATIONS = 100
 """Of each stage, where nothing else ends it (the paper: at least 100)."""
 ANSWERS_PER_CALL = 20
 """Rollouts that may be answered within one call while students train, so that Tune's loop is not held up."""
-ANSWERS_IN_A_ROW = 200
+ANSWERS_IN_A_ROW = 100
 """Rollouts in a row that needed no trial: then the policy has converged, and the stage ends."""
 STATE_VERSION = 1
 
@@ -79,7 +79,8 @@ class N2NAlgorithm:
         seed: of everything random.
         faithful: the paper's: `refit`, `windows`, and the rules of its text (any layer that the graph lets go, hidden linear layers shrink);
             stage two waits for the last rollouts of stage one.
-        stages: "both", "remove" or "shrink" (from the best known student, or from the teacher).
+        stages: "both", "remove" or "shrink" (from the best known student, or from the teacher). Both are shrinkage alone where removal
+            can save next to nothing (`options.LITTLE`).
         removal_share: the share of `num_trials` after which stage one ends, students that others had trained included.
         num_trials: evaluations of the whole search; None: `iterations` ends each stage.
         rollouts: m of a batch (the paper: 5; 3 for ImageNet).
