@@ -179,4 +179,5 @@ def test_the_small_example_differs_from_the_paper_where_it_says_so():
         "finish.batch_size",
         "finish.milestones",
         "finish.views",
+        "finish.clip_norm",
     }

@@ -123,9 +123,7 @@ def test_the_table_of_shrinkage_is_the_expectation_along_the_most_probable_path(
         actions[0, step] = policy(x, actions)[0][0, step].argmax()
     chances = policy(x, actions)[0][0].softmax(-1).detach().numpy()
     ratios = [row["ratio"] for row in controller.table()]
-    expected = [
-        sum((a + 1) / 10 * chances[step, a] for a in range(10)) for step in (1, 2)
-    ]
+    expected = [sum((a + 1) / 10 * chances[step, a] for a in range(10)) for step in (1, 2)]
     assert ratios == pytest.approx(expected, rel=1e-5)
 
 
