@@ -28,7 +28,13 @@ MAX_DUPLICATES = 100
 
 
 def search(
-    table: Table, judge: Judge, method: str, options: dict, limits: dict | None, trials: int, seed: int
+    table: Table,
+    judge: Judge,
+    method: str,
+    options: dict,
+    limits: dict | None,
+    trials: int,
+    seed: int,
 ) -> list[tuple[str, float]]:
     """The evaluations of one search, in their order: the stage of the method, the reward (the worst one for failures)."""
     algorithm = make_algorithm(method, table.space(limits), seed, options, num_trials=trials)
@@ -75,7 +81,15 @@ def main() -> None:
     for place, method in enumerate(options.methods):
         start = time.process_time()
         runs = [
-            search(table, judge, method, dict(config.search.options) if not place else {}, limits, options.trials, seed)
+            search(
+                table,
+                judge,
+                method,
+                dict(config.search.options) if not place else {},
+                limits,
+                options.trials,
+                seed,
+            )
             for seed in range(options.seeds)
         ]
         row: dict = {

@@ -344,7 +344,9 @@ def test_wrong_options_are_refused_in_one_sentence(options, message):
 
 
 def test_options_that_the_space_does_not_allow_are_refused():
-    with pytest.raises(ConfigError, match=r"refit is true.*a budget \(params\): set budget to null"):
+    with pytest.raises(
+        ConfigError, match=r"refit is true.*a budget \(params\): set budget to null"
+    ):
         N2NAlgorithm(make_space(budget={"params": 0.3}), refit=True)
     with pytest.raises(ConfigError, match=r"stages is 'remove', but space.operations lacks it"):
         N2NAlgorithm(make_space(operations=("shrink",)), stages="remove")
@@ -359,7 +361,10 @@ def test_stage_one_is_left_out_where_removal_saves_next_to_nothing():
         N2NAlgorithm(space, stages="remove")
     budgeted = make_chain_space((8, 6, 4), budget={"params": 0.3})  # where others get what goes
     assert N2NAlgorithm(budgeted, num_trials=10).stage == "remove"
-    for network, grouping, stage in ((resnet(), "coupled", "shrink"), (resnet(), "by_size", "remove")):
+    for network, grouping, stage in (
+        (resnet(), "coupled", "shrink"),
+        (resnet(), "by_size", "remove"),
+    ):
         algorithm = N2NAlgorithm(SearchSpace(network, grouping=grouping), num_trials=10)
         assert algorithm.stage == stage
 

@@ -87,7 +87,10 @@ def test_a_policy_is_written_before_anything_was_learned(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"raw_features": True}, "raw_features False, but this search has True: set .*raw_features"),
+        (
+            {"raw_features": True},
+            "raw_features False, but this search has True: set .*raw_features",
+        ),
         ({"hidden_removal": 8}, "hidden 30, but this search has 8: set .*hidden_removal"),
         ({"hidden_shrinkage": 8}, "hidden 50, but this search has 8: set .*hidden_shrinkage"),
     ],

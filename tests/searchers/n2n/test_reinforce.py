@@ -46,9 +46,7 @@ def test_with_a_critic_each_step_has_its_own_advantage_and_the_values_follow_the
     advantages = REWARDS[:, None] - values.detach()
     one_hot = torch.nn.functional.one_hot(ACTIONS, 3).double()
     score = (one_hot - logits.detach().softmax(-1)) * FREE[:, None]
-    torch.testing.assert_close(
-        by_logits, -score * advantages[:, :, None] / 5, rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(by_logits, -score * advantages[:, :, None] / 5, rtol=0, atol=1e-12)
     expected = -2 * advantages * FREE / (5 * int(FREE.sum()))
     torch.testing.assert_close(by_values, expected, rtol=0, atol=1e-12)
 

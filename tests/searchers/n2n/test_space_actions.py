@@ -42,9 +42,7 @@ def test_without_a_budget_what_is_asked_is_what_is_done():
         executed = meaning.execute(actions)
         np.testing.assert_array_equal(executed.actions, actions)
         asked = np.array(meaning.steps.layers)[actions == REMOVE]
-        edits = Edits(
-            tuple(space.teacher.index[name] for name in asked), space.largest().widths
-        )
+        edits = Edits(tuple(space.teacher.index[name] for name in asked), space.largest().widths)
         smaller = space.num_params(edits)[0] < space.teacher.num_params
         assert executed.architecture == (str(edits) if smaller else None)
 
@@ -103,9 +101,7 @@ def test_nothing_shrinks_where_that_is_no_operation():
 
 @pytest.mark.parametrize("network", [resnet, vgg, mixed])
 @pytest.mark.parametrize("grouping", ["coupled", "by_size"])
-def test_within_a_budget_students_are_repaired_and_the_executed_actions_credited(
-    network, grouping
-):
+def test_within_a_budget_students_are_repaired_and_the_executed_actions_credited(network, grouping):
     space = SearchSpace(network(), grouping=grouping, budget={"params": 0.2})
     rng, removal = np.random.default_rng(0), SpaceRemoval(space)
     shrinkage = SpaceShrinkage(space, space.uniform())
