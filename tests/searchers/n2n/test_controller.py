@@ -159,11 +159,11 @@ def test_a_batch_of_known_students_spreads_the_probabilities_and_one_with_a_new_
     def entropy_after(known, explore):
         controller = make_controller(num_steps=1, explore=explore)
         roll(controller, 40 * 5, lambda actions: float(actions[0] == 0))
-        for number in range(30):
+        for number in range(150):
             one = Rollout(number, "remove", 0, (0,), "0", "0", known=number % 5 != known)
             controller.take(one, 1.0)
         return controller.history[-1]["entropy"]
 
     repeats, with_a_new_one, plain = (entropy_after(k, e) for k, e in ((5, 0.1), (2, 0.1), (5, 0)))
-    assert repeats > 1.5 * plain
+    assert repeats > plain + 0.05
     assert with_a_new_one == plain
