@@ -21,6 +21,8 @@ NOUNS: Mapping[str, str] = {"remove": "removal", "shrink": "shrinkage"}
 """What options of a stage are called after."""
 STAGES = ("both", *KINDS)
 CONSTRAINT = ("hard", "soft")
+EXPLORE = 0.1
+"""Weight of the entropy bonus in a batch of known students only, unless `faithful`."""
 LITTLE = 0.05
 """Without a budget stage one is left out where all removals together save a smaller share of the parameters: no reward of it, at most
 C (2 - C), could reach a tenth of what shrinking gives. (Channels that are coupled one by one leave convolutions in place.)"""
@@ -37,6 +39,7 @@ class PolicyOptions:
         rollouts: m.
         baseline_decay: of the moving average.
         entropy: weight of the entropy bonus.
+        explore: its weight, where that is more, in a batch without a new student.
         actor_critic: rewards are compared with a learned value instead of the moving average.
         raw_features: layers are read as raw integers.
         seed: of its weights and actions.
@@ -48,6 +51,7 @@ class PolicyOptions:
     rollouts: int
     baseline_decay: float
     entropy: float
+    explore: float
     actor_critic: bool
     raw_features: bool
     seed: int

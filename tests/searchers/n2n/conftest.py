@@ -38,6 +38,7 @@ def make_options(kind="remove", **changes):
         "rollouts": 5,
         "baseline_decay": 0.9,
         "entropy": 0.0,
+        "explore": 0.0,
         "actor_critic": False,
         "raw_features": False,
         "seed": 0,

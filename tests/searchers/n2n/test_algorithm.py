@@ -55,7 +55,7 @@ def best_of(space, algorithm, evaluations):
 
 
 def test_a_known_optimum_is_reached_and_random_search_beaten_at_equal_evaluations():
-    """Ten seeds, 100 evaluations each. Reached: 1, or one step of the narrower width short of it (.95), by most seeds.
+    """Ten seeds, 80 of 12,800 students each. Reached: exactly by most seeds, and by nearly all within .05, one channel of ten too many or few.
 
     Beaten: by the sign test. Were both equally good, nine or more of ten would fall to N2N with probability 11/1024. The seeds are fixed,
     so the test fails by chance only where another version of torch draws other numbers.
@@ -66,10 +66,10 @@ def test_a_known_optimum_is_reached_and_random_search_beaten_at_equal_evaluation
     assert len(space.groups) == 2
     found, chance = [], []
     for seed in range(10):
-        options = {"num_trials": 100, "removal_share": 0.4, "rollouts": 4}
-        found.append(best_of(space, N2NAlgorithm(space, seed=seed, **options), 100))
-        chance.append(best_of(space, RandomAlgorithm(space, seed=seed), 100))
-    assert sum(value >= 0.949 for value in found) >= 8
+        found.append(best_of(space, N2NAlgorithm(space, seed=seed, num_trials=80), 80))
+        chance.append(best_of(space, RandomAlgorithm(space, seed=seed), 80))
+    assert sum(value > 0.999 for value in found) >= 6, found
+    assert sum(value > 0.949 for value in found) >= 8, found
     assert sum(mine > other for mine, other in zip(found, chance, strict=True)) >= 9
 
 
@@ -299,7 +299,7 @@ def test_a_saved_state_continues_bit_for_bit_with_rollouts_open(options):
                 algorithm.tell(Observation(pending[step % 2 - 1], told, 1.0, status))
         return texts, dump_state(algorithm.state_dict())
 
-    for cut in range(0, 14, 2):
+    for cut in range(0, 14, 3):
         algorithm = N2NAlgorithm(space, seed=3, **options)
         go(algorithm, cut, 0)
         text = dump_state(algorithm.state_dict())

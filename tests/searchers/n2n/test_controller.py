@@ -153,3 +153,17 @@ def test_all_removals_of_a_small_teacher_are_reached():
     controller = make_controller(num_steps=3)
     seen = {tuple(controller.sample().actions.tolist()) for _ in range(300)}
     assert seen == set(itertools.product((0, 1), repeat=3))
+
+
+def test_a_batch_of_known_students_spreads_the_probabilities_and_one_with_a_new_one_does_not():
+    def entropy_after(known, explore):
+        controller = make_controller(num_steps=1, explore=explore)
+        roll(controller, 40 * 5, lambda actions: float(actions[0] == 0))
+        for number in range(150):
+            one = Rollout(number, "remove", 0, (0,), "0", "0", known=number % 5 != known)
+            controller.take(one, 1.0)
+        return controller.history[-1]["entropy"]
+
+    repeats, with_a_new_one, plain = (entropy_after(k, e) for k, e in ((5, 0.1), (2, 0.1), (5, 0)))
+    assert repeats > plain + 0.05
+    assert with_a_new_one == plain
