@@ -22,6 +22,7 @@ BudgetValue = int | float | str
 Loss = Literal["kd", "logits_mse", "ce_logits", "ce"]
 Operation = Literal["remove", "shrink", "skip"]
 Baseline = Literal["uniform", "random", "prune"]
+Reportable = Literal["class_accuracy", "latency_ms"]
 FirstCandidate = Literal["uniform", "l2", "taylor", "ours-l1", "ours-taylor"]
 
 
@@ -104,7 +105,7 @@ class BudgetConfig(_Section):
 class SearchConfig(_Section):
     """Who proposes students, how many are tried, and how many at once (null: as many as the resources allow).
 
-    `warm_start` is the folder of another run, of any teacher, whose search the method begins with (multi_kernel_bo).
+    `warm_start` is the folder of another run, of any teacher, whose search the method begins with (multi_kernel_bo, n2n).
 
     `epochs` and `seconds` end the search too (see `raysearch.effort`), whichever comes first; null: `trials` alone does.
 
@@ -167,11 +168,15 @@ class DistillConfig(TrainingConfig):
 
     `value_epoch` says which epoch of a trial gives its value, the last or the best so far; the weights that are kept are the last one's.
     `inherit` says which of the teacher's channels a student starts from, wherever it starts from the teacher.
+    `report` asks for more numbers in the results of all trials: the accuracy of each class (`class_accuracy/K`), and the latency. `metrics`
+    is a function of one's own that measures finished students (`trainables.reports`).
     """
 
     value_epoch: Literal["last", "best"] = "last"
     repeats: PositiveInt = 1
     inherit: Literal["none", "first", "l1", "taylor", "pruning"] = "l1"
+    report: list[Reportable] = []
+    metrics: Annotated[str, Field(min_length=1)] | None = None
 
 
 class FinishConfig(TrainingConfig):
@@ -310,6 +315,7 @@ def _check_whole(config: Config) -> None:
         ("space.operations", config.space.operations),
         ("baselines", config.baselines),
         ("search.first", config.search.first),
+        ("distill.report", config.distill.report),
     ):
         if isinstance(values, list) and len(set(values)) < len(values):
             raise ConfigError(f"{key}: {list(values)} names an entry twice; name each once")

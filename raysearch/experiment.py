@@ -279,7 +279,7 @@ class Experiment:
 
     def _remember(self, plan: Plan) -> None:
         """After each proposal and each result: notes what a killed run needs, and forgets weights that nothing can ask for."""
-        self._note_session(plan.search.in_flight)
+        self._note_session(plan.search.unfinished)
         count = self.config.finish.students + SPARE_WEIGHTS
         candidates = {candidate.architecture_id for _, candidate in plan.finalists}
         for stage in filter(None, (plan.search, plan.random, plan.prune)):
@@ -297,9 +297,11 @@ class Experiment:
     # The end
 
     def _look_inside(self, plan: Plan) -> None:
-        """Writes surrogate.parquet, where the method has a model."""
+        """Writes surrogate.parquet, where the method has a model, and the policies of one that has those."""
         search = plan.search
         with self._phase("report"):
+            if write_knowledge := getattr(search.algorithm, "write_knowledge", None):
+                write_knowledge(self.files.policy)
             note = keep_knowledge(
                 search.algorithm,
                 self.files.surrogate,

@@ -16,6 +16,7 @@ from raysearch.errors import BudgetError
 from raysearch.files import RunFiles
 from raysearch.objective import Floor
 from raysearch.problem import Problem
+from raysearch.search_state import SearchState
 from raysearch.stages import Candidate, FinishStage, ObservationLog, Pipeline, SearchStage, Stage
 from raysearch.subject import space_arguments
 from searchers.algorithm import Proposal
@@ -91,6 +92,7 @@ def make_plan(
             config.search.options,
             pruned=pruned,
             warm_start=config.search.warm_start,
+            num_trials=config.search.trials,
         ),
         num_trials=config.search.trials,
         log=ObservationLog(files.observations),
@@ -98,6 +100,7 @@ def make_plan(
         first=first,
         costs=partial(latency_of, problem),
         effort=effort_of(config),
+        state=SearchState(files.search_state, problem.architecture.id),
     )
     search.requeue(pending)
 
@@ -307,11 +310,11 @@ def with_near_misses(
 
 
 def latency_of(problem: Problem, architecture: str) -> dict[str, float]:
-    """The measured latency of a student, where it is limited."""
+    """The measured latency of a student, where it is limited or asked for."""
     space = problem.space
-    if "latency_ms" not in space.limits:
+    if "latency_ms" not in (*space.limits, *problem.config.distill.report):
         return {}
-    return {"latency_ms": float(space.latency_ms(space.batch([architecture]))[0])}
+    return {"latency_ms": float(space.latency_ms([architecture])[0])}
 
 
 def _ladder(config: Config, space: SearchSpace, size: str) -> list[str]:
@@ -336,6 +339,9 @@ def _uniform_of_size(problem: Problem, search: SearchStage) -> str | None:
     best = search.best(1)
     if not best:
         return None
-    scaled = _scaled(problem.config, problem.space, {"params": int(best[0]["num_params"])})
+    try:
+        scaled = _scaled(problem.config, problem.space, {"params": int(best[0]["num_params"])})
+    except BudgetError:  # networks of their own may be smaller than any edit of the teacher
+        scaled = str(problem.space.smallest())
     # it stays within limits that there may be beside the floor
     return str(problem.space.repair(problem.space.batch([scaled]))[0])

@@ -7,8 +7,6 @@ trial's config needs no more than `architecture` (the text of the edits).
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,11 +25,13 @@ from raysearch.architecture import Architecture, SearchSpace
 from raysearch.architecture.budget import cost
 from raysearch.data import DeviceData, DistillationData
 from raysearch.data.batches import to_device
-from raysearch.errors import InvalidArchitecture
+from raysearch.errors import InvalidArchitecture, RunError
 from raysearch.models import build
+from raysearch.models.inherit import descends
 from raysearch.models.keep import ChannelRanking
 from raysearch.objective import REWARDS, Measurement, ObjectiveName, floor_reward
 from trainables.recipe import Recipe
+from trainables.reports import CLASS_ACCURACY, by_class, own_metrics, peak_memory_bytes
 from trainables.training import Training
 
 PARTIAL_EVERY_S = 60.0
@@ -53,13 +53,15 @@ class DistillationContext:
         recipes: by stage, as `Recipe.to_dict` gives them; "search" is the default.
         value_epochs: by stage: which epoch's accuracy, loss and reward are a student's: its "last" (the default), or its "best" so far.
         init: by stage: "inherit" (slices of the teacher's weights, the default), "fresh", or "search" (the weights that the short
-            training left in `weights_folder`, else as "inherit").
+            training left in `weights_folder`, else as the stage "search").
         channel_scores: how important the teacher's channels are (`raysearch.models.scores`), which decides what "inherit" keeps; None:
             the first channels.
         rankings: other scores by name, which a trial's config may ask for in its key `channels`.
         objective, teacher_accuracy: how a student is rewarded; the accuracy is the teacher's on the validation part.
         floor: the accuracy that is wanted at least, for the objective "smallest"; `size` ("params", "macs" or "memory") is what is made
             small.
+        report: what results hold on request: "class_accuracy".
+        metrics: `package.module:callable` that measures a trained student (see `trainables.reports`); None: nothing.
         device: "cpu" or "cuda".
         threads: intra-op threads of a trial on the CPU.
         weights_folder: where finished students' weights and unfinished trainings are kept; None: nowhere.
@@ -80,6 +82,8 @@ class DistillationContext:
     teacher_accuracy: float = 1.0
     floor: float | None = None
     size: str = "params"
+    report: Sequence[str] = ()
+    metrics: str | None = None
     device: str = "cpu"
     threads: int = 1
     weights_folder: str | None = None
@@ -90,6 +94,12 @@ class DistillationContext:
     def search_space(self) -> SearchSpace:
         """The space that reads edit strings; without a budget, which only proposers need."""
         return SearchSpace(Architecture.from_json(self.teacher), **self.space)
+
+    @property
+    def reported_classes(self) -> int | None:
+        """K where the accuracy of each class is to be reported."""
+        teacher = self.search_space.teacher
+        return teacher[teacher.output].shape[-1] if CLASS_ACCURACY in self.report else None
 
     @cached_property
     def teacher_state(self) -> dict[str, torch.Tensor]:
@@ -127,9 +137,11 @@ class DistillationContext:
 class DistillationTrainable(tune.Trainable):
     """One student's distillation; a step is one epoch (`epochs_per_step` in the config makes it several).
 
-    Config keys: `architecture` (text of the edits), and optionally `stage` (which recipe), `architecture_id`, `epochs_per_step`,
+    Config keys: `architecture` (text of the edits, or of a whole network, see `SearchSpace.apply`), and optionally `stage` (which recipe), `architecture_id`, `epochs_per_step`,
     `timeout_s` (in place of the context's), `channels` (which of the context's `rankings` says what the student keeps of the teacher).
-    Each result holds `reward, accuracy, loss, teacher_accuracy, num_params, macs, compression, epochs_done, epochs_target, status`.
+    Each result holds `reward, accuracy, loss, teacher_accuracy, num_params, macs, compression, epochs_done, epochs_target, status`, and
+    what the context's `report` and `metrics` ask for.
+    A network that is not the teacher's layers, resized or left out, has nothing to inherit and starts afresh.
     Where the best epoch counts (`DistillationContext.value_epochs`), `reward` never falls from one result to the next, `accuracy` and
     `loss` are those of that epoch, the result's `value_epoch`, and so are all that schedulers and searchers see; the weights that are
     kept are the last epoch's all the same, because the final training continues from them.
@@ -157,7 +169,7 @@ class DistillationTrainable(tune.Trainable):
     def _forget(self) -> None:
         self._training: Training | None = None
         self._architecture: Architecture | None = None
-        self._curve: list[dict[str, float]] = []
+        self._curve: list[dict[str, Any]] = []
         self._seconds = self._cpu_seconds = 0.0
         self._saved_at = time.monotonic()
 
@@ -187,7 +199,8 @@ class DistillationTrainable(tune.Trainable):
             for _ in range(self.config.get("epochs_per_step", 1)):
                 if training.epochs_done < self._recipe.epochs:
                     training.train_epoch()
-                    self._curve.append({"epoch": training.epochs_done, **training.validate()})
+                    found = training.validate(self._context.reported_classes)
+                    self._curve.append({"epoch": training.epochs_done, **found})
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -199,7 +212,12 @@ class DistillationTrainable(tune.Trainable):
         complete = training.epochs_done >= self._recipe.epochs
         timeout_s = self.config.get("timeout_s", self._context.timeout_s)
         self._keep(complete)
-        return self._result("ok", complete or (timeout_s is not None and self._seconds > timeout_s))
+        done = complete or (timeout_s is not None and self._seconds > timeout_s)
+        result = self._result("ok", done)
+        try:
+            return {**result, **(self._measured(result) if done else {})}
+        except RunError as error:
+            return self._rejected("invalid", error)
 
     def _begin(self) -> None:
         """Builds the student, and continues a training that an earlier run had to leave."""
@@ -222,7 +240,8 @@ class DistillationTrainable(tune.Trainable):
                 found = self._file(".safetensors", stage)
                 if found is not None and found.exists():
                     return build(student, inherit_from=load_file(found))
-        if init == "fresh":
+            init = self._context.init.get("search", "inherit")
+        if init == "fresh" or not descends(student, self._context.search_space.teacher):
             return build(student)
         keep = self._context.ranking_of(self.config.get("channels")).keep(student)
         return build(student, inherit_from=self._context.teacher_state, keep=keep)
@@ -265,12 +284,26 @@ class DistillationTrainable(tune.Trainable):
             **self._sizes(),
             "epochs_done": int(self._curve[-1]["epoch"]),
             **which,
+            **self._classes(counted),
             "status": status,
             "reward_curve": curve,
             "accuracy_curve": [point["accuracy"] for point in self._curve],
             "loss_curve": [point["loss"] for point in self._curve],
             "done": done,
         }
+
+    def _measured(self, result: Mapping[str, Any]) -> dict[str, float]:
+        """What the user's own function says of the student, once it is trained."""
+        assert self._training is not None
+        assert self._architecture is not None
+        path = self._context.metrics
+        if path is None:
+            return {}
+        return own_metrics(path, self._training.module, self._architecture, result)
+
+    def _classes(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        asked = CLASS_ACCURACY in self._context.report
+        return {CLASS_ACCURACY: by_class(point[CLASS_ACCURACY])} if asked else {}
 
     def _rejected(self, status: str, error: BaseException | None) -> dict[str, Any]:
         """The last result of a student that gave none."""
@@ -299,7 +332,7 @@ class DistillationTrainable(tune.Trainable):
             "seconds": self._seconds,
             "cpu_seconds": self._cpu_seconds,
             "device": self._context.device,
-            "peak_memory_bytes": _peak_memory_bytes(),
+            "peak_memory_bytes": peak_memory_bytes(),
         }
 
     def _measurement(self, point: Mapping[str, float]) -> Measurement:
@@ -359,9 +392,3 @@ def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return "can't allocate memory" in str(error)
-
-
-def _peak_memory_bytes() -> int:
-    """The peak resident memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

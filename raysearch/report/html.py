@@ -12,12 +12,13 @@ from pathlib import Path
 
 from raysearch.report.insight import insight
 from raysearch.report.markup import Child, Html, element, join
+from raysearch.report.policies import policies
 from raysearch.report.provenance import effort, provenance
 from raysearch.report.run_folder import RunFolder
 from raysearch.report.sections import figures, headline, layers, results
 
 REPORT_FILE = "report.html"
-SECTIONS = (headline, results, figures, insight, layers, effort, provenance)
+SECTIONS = (headline, results, figures, insight, policies, layers, effort, provenance)
 
 
 def write_report(run_folder: Path | str) -> Path:

@@ -38,6 +38,7 @@ class RunFolder:
     best_architecture: Architecture | None
     best_name: str | None
     knowledge: Knowledge | None
+    policy: Json | None
     problems: tuple[str, ...]
 
     @classmethod
@@ -140,6 +141,7 @@ class _Reader:
             best_architecture=self.architecture(f"students/{best}/architecture.json"),
             best_name=best,
             knowledge=self.knowledge(),
+            policy=self.object("policy/policy.json"),
             problems=tuple(self.problems),
         )
 
