@@ -81,8 +81,8 @@ class N2NAlgorithm:
         seed: of everything random.
         faithful: the paper's: `refit`, `windows`, and the rules of its text (any layer that the graph lets go, hidden linear layers shrink);
             stage two waits for the last rollouts of stage one.
-        stages: "both", "remove" or "shrink" (from the best known student, or from the teacher). Both are shrinkage alone where removal
-            can save next to nothing (`options.LITTLE`).
+        stages: "both", "remove", or "shrink" (from the best known student, or from the teacher). None: both, but shrinkage alone where
+            the edits that remove layers save hardly any parameters (coupled groups of a residual network, without a budget).
         removal_share: the share of `num_trials` after which stage one ends, students that others had trained included.
         num_trials: evaluations of the whole search; None: `iterations` ends each stage.
         rollouts: m of a batch (the paper: 5; 3 for ImageNet).
@@ -114,7 +114,7 @@ class N2NAlgorithm:
         *,
         seed: int = 0,
         faithful: bool = False,
-        stages: str = "both",
+        stages: str | None = None,
         removal_share: float = 0.5,
         num_trials: int | None = None,
         rollouts: int = 5,
@@ -139,7 +139,8 @@ class N2NAlgorithm:
         self.faithful = check_bool("search.options.faithful", faithful)
         self.refit = check_implied("refit", refit, self.faithful)
         self.windows = check_implied("windows", windows, self.faithful)
-        check_choice("search.options.stages", stages, STAGES)
+        if stages is not None:
+            check_choice("search.options.stages", stages, STAGES)
         self.stages = check_actions(space, stages, refit=self.refit, windows=self.windows)
         self.stage = "shrink" if self.stages == "shrink" else "remove"
         self.removal_share = check_share("search.options.removal_share", removal_share)

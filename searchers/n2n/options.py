@@ -99,8 +99,11 @@ def check_implied(name: str, value: object, faithful: bool) -> bool:
     return check_bool(f"search.options.{name}", value)
 
 
-def check_actions(space: SearchSpace, stages: str, *, refit: bool, windows: bool) -> str:
+def check_actions(space: SearchSpace, stages: str | None, *, refit: bool, windows: bool) -> str:
     """The stages that a search goes through: those that were asked for, as far as the space has what they need.
+
+    Args:
+        stages: None: both, unless removal saves hardly anything.
 
     Raises:
         ConfigError: options do not go together, with each other or with the space.
@@ -119,7 +122,7 @@ def check_actions(space: SearchSpace, stages: str, *, refit: bool, windows: bool
         raise ConfigError(
             "search.method 'n2n' removes layers or shrinks them, but space.operations has neither: add remove or shrink"
         )
-    if stages != "both" and stages not in possible:
+    if stages in KINDS and stages not in possible:
         raise ConfigError(
             f"search.options.stages is {stages!r}, but space.operations lacks it: add {stages}"
         )
@@ -129,9 +132,11 @@ def check_actions(space: SearchSpace, stages: str, *, refit: bool, windows: bool
             "search.options.stages is 'remove', but the layers that this space can remove have no parameters: "
             "set space.grouping to by_size, or search.options.refit to true"
         )
-    if stages == "both" and len(possible) == len(KINDS) and saving < LITTLE:
-        return "shrink"
-    return possible[0] if stages == "both" and len(possible) == 1 else stages
+    if stages in KINDS:
+        return stages
+    if len(possible) == 1:
+        return possible[0]
+    return "shrink" if stages is None and saving < LITTLE else "both"
 
 
 def removable_share(space: SearchSpace) -> float:

@@ -369,6 +369,11 @@ def test_stage_one_is_left_out_where_removal_saves_next_to_nothing():
         assert algorithm.stage == stage
 
 
+def test_both_stages_that_are_asked_for_are_both_gone_through():
+    space = SearchSpace(resnet(), grouping="coupled")
+    assert N2NAlgorithm(space, stages="both", num_trials=10).stage == "remove"
+
+
 def test_without_an_operation_the_other_stage_has_all_evaluations():
     space = make_space(operations=("shrink",))
     assert N2NAlgorithm(space, num_trials=10).ask().extra["method_stage"] == "shrink"
