@@ -21,23 +21,16 @@ import numpy as np
 from benchmarks.tabular import observe
 from raysearch.config import load_config
 from raysearch.tables import Judge, Table
-from searchers.algorithm import Exhausted
+from searchers.algorithm import Algorithm, Exhausted
 from searchers.registry import make_algorithm
 
 MAX_DUPLICATES = 100
 
 
 def search(
-    table: Table,
-    judge: Judge,
-    method: str,
-    options: dict,
-    limits: dict | None,
-    trials: int,
-    seed: int,
+    table: Table, judge: Judge, algorithm: Algorithm, trials: int, seed: int
 ) -> list[tuple[str, float]]:
     """The evaluations of one search, in their order: the stage of the method, the reward (the worst one for failures)."""
-    algorithm = make_algorithm(method, table.space(limits), seed, options, num_trials=trials)
     found: list[tuple[str, float]] = []
     known: set[str] = set()
     duplicates = 0
@@ -78,18 +71,15 @@ def main() -> None:
     config = load_config(None, options.overrides)
     limits = config.limits or None
     judge = Judge.of(table, limits, config.objective)
+    given, space = dict(config.search.options), table.space(limits)
+
+    def make(method: str, seed: int, chosen: dict) -> Algorithm:
+        return make_algorithm(method, space, seed, chosen, num_trials=options.trials)
+
     for place, method in enumerate(options.methods):
         start = time.process_time()
         runs = [
-            search(
-                table,
-                judge,
-                method,
-                dict(config.search.options) if not place else {},
-                limits,
-                options.trials,
-                seed,
-            )
+            search(table, judge, make(method, seed, {} if place else given), options.trials, seed)
             for seed in range(options.seeds)
         ]
         row: dict = {
