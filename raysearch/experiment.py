@@ -53,7 +53,8 @@ from raysearch.teaching import (
 from raysearch.version import __version__
 from searchers.algorithm import Proposal
 from searchers.tune import TuneSearcher
-from trainables.distillation import DistillationContext, DistillationTrainable
+from trainables.context import DistillationContext
+from trainables.distillation import DistillationTrainable
 
 PACKAGES = [
     "ray",
