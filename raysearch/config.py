@@ -22,6 +22,7 @@ BudgetValue = int | float | str
 Loss = Literal["kd", "logits_mse", "ce_logits", "ce"]
 Operation = Literal["remove", "shrink", "skip"]
 Baseline = Literal["uniform", "random", "prune"]
+Reportable = Literal["class_accuracy", "latency_ms"]
 FirstCandidate = Literal["uniform", "l2", "taylor", "ours-l1", "ours-taylor"]
 
 
@@ -165,14 +166,17 @@ _BATCH_SIZES = ((5_000, 32), (20_000, 64), (math.inf, 128))
 class DistillConfig(TrainingConfig):
     """A trial of the search: the final recipe, shortened and annealed.
 
-    `repeats` initialisations train in step, and a trial's numbers are means over them; the weights of the best are kept.
-    `value_epoch` says which epoch of a trial gives its value, the last or the best so far; the weights that are kept are the last one's.
-    `inherit` says which of the teacher's channels a student starts from, wherever it starts from the teacher.
+    A trial's numbers are means over `repeats` initialisations, trained in step; the weights of the best are kept. `value_epoch` says which
+    epoch of a trial gives its value, the last or the best so far; the weights that are kept are the last one's. `inherit` says which of
+    the teacher's channels a student starts from, wherever it starts from the teacher. `report` asks for more numbers in the results of all
+    trials: the accuracy of each class (`class_accuracy/K`), and the latency. `metrics` is a function of one's own that measures finished students (`trainables.reports`).
     """
 
     value_epoch: Literal["last", "best"] = "last"
     repeats: PositiveInt = 1
     inherit: Literal["none", "first", "l1", "taylor", "pruning"] = "l1"
+    report: list[Reportable] = []
+    metrics: Annotated[str, Field(min_length=1)] | None = None
 
 
 class FinishConfig(TrainingConfig):
@@ -303,6 +307,7 @@ def _check_whole(config: Config) -> None:
         ("space.operations", config.space.operations),
         ("baselines", config.baselines),
         ("search.first", config.search.first),
+        ("distill.report", config.distill.report),
     ):
         if isinstance(values, list) and len(set(values)) < len(values):
             raise ConfigError(f"{key}: {list(values)} names an entry twice; name each once")

@@ -68,6 +68,39 @@ def naive_reward(m: Measurement) -> float:
     return DEGENERATE_REWARD if c < 0 else c * m.accuracy / m.teacher_accuracy
 
 
+SOFT_ITERATIONS = 15
+"""T_c of the soft constraints, as in N2N's code."""
+
+
+def softness(iteration: int, soft_iterations: int = SOFT_ITERATIONS) -> float:
+    """eps_t = max(0, 1 - t / T_c)^4: 1 at first, falling, 0 from T_c on.
+
+    DEVIATION: N2N's code clips (1 - t / T_c)^4 to [0, 1], which rises again after T_c, because 4 is even; the paper asks for a
+    monotone schedule.
+    """
+    return max(0.0, 1.0 - iteration / soft_iterations) ** 4
+
+
+def constrained_reward(
+    reward: float,
+    violated: bool,
+    iteration: int | None = None,
+    soft_iterations: int = SOFT_ITERATIONS,
+) -> float:
+    """The reward under constraints (N2N section 3.3.1).
+
+    Args:
+        reward: f, or another reward that is at least -1.
+        violated: whether the student misses a constraint.
+        iteration: None: hard, a violation gives -1; t from 0 on: soft, it gives eps_t (reward + 1) - 1.
+        soft_iterations: T_c, from which on soft is hard.
+    """
+    if not violated:
+        return reward
+    eps = 0.0 if iteration is None else softness(iteration, soft_iterations)
+    return eps * (reward + 1.0) + DEGENERATE_REWARD
+
+
 def accuracy_reward(m: Measurement) -> float:
     """exp(-validation cross-entropy), the geometric mean of the probability given to the right class.
 

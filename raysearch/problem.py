@@ -37,6 +37,7 @@ from raysearch.subject import (
 )
 from searchers.prune import DEFAULT_FORMS
 from searchers.registry import make_algorithm
+from trainables.reports import load_metrics
 
 SIZES = ("params", "macs", "memory")
 
@@ -147,6 +148,8 @@ def _problem(
         search.method, space, config.run.seed, search.options, warm_start=search.warm_start
     )
     _check_pruning(config, space, module)
+    if config.distill.metrics is not None:
+        load_metrics(config.distill.metrics)
     if config.distill.inherit == "pruning":  # which not every teacher allows
         state = state_of(module)
         device = next(iter(state.values())).device

@@ -112,7 +112,8 @@ def make_space(
         measured: a file of earlier measurements of latency, which later ones are added to.
     """
     budget = config.limits
-    meter = LatencyMeter(latency_device(config), measured) if "latency_ms" in budget else None
+    wanted = "latency_ms" in budget or "latency_ms" in config.distill.report
+    meter = LatencyMeter(latency_device(config), measured) if wanted else None
     return SearchSpace(
         architecture, **space_arguments(config), budget=budget or None, latency=meter
     )

@@ -154,6 +154,8 @@ def make_context(
         teacher_accuracy=card["accuracy"],
         floor=problem.floor.accuracy(card["accuracy"]) if problem.floor else None,
         size=problem.size,
+        report=config.distill.report,
+        metrics=config.distill.metrics,
         device=resources.device,
         threads=max(1, int(resources.cpus)),
         weights_folder=None if weights_folder is None else str(weights_folder),

@@ -27,7 +27,7 @@ class Source:
 
     Attributes:
         space: its students, without its budget.
-        full: its full observations, in their order.
+        full: its full observations, in their order; of students that are edits of the teacher (others are not of the space).
     """
 
     space: SearchSpace
@@ -44,6 +44,7 @@ def read_source(path: object) -> Source:
         ConfigError: it is no run, or its search has fewer than two full observations.
     """
     from raysearch.architecture import Architecture, SearchSpace
+    from raysearch.architecture.graph import COMPACT_PREFIX
 
     if not isinstance(path, str | Path) or not str(path):
         raise ConfigError(f"search.warm_start must be the folder of a run, got {path!r}")
@@ -60,7 +61,11 @@ def read_source(path: object) -> Source:
             f"search.warm_start is {str(path)!r}, which is no folder of a run ({type(error).__name__}: {error}): "
             "give the folder that a search was written to"
         ) from error
-    full = tuple(one for one in full if one.status == "full")
+    full = tuple(
+        one
+        for one in full
+        if one.status == "full" and not one.architecture.startswith(COMPACT_PREFIX)
+    )
     if len(full) < 2:
         raise ConfigError(
             f"search.warm_start is {str(path)!r}, whose search has {len(full)} full observations, but 2 are needed: choose another run"

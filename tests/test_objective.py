@@ -7,6 +7,7 @@ from raysearch.errors import BudgetError
 from raysearch.objective import (
     Measurement,
     accuracy_reward,
+    constrained_reward,
     f_reward,
     floor_reward,
     naive_reward,
@@ -118,3 +119,18 @@ def test_the_pareto_front_equals_brute_force(seed):
 
 def test_an_empty_front_is_empty():
     assert pareto_front([]) == []
+
+
+def test_a_hard_constraint_gives_minus_one_and_nothing_else_changes():
+    assert constrained_reward(0.7, True) == -1
+    assert constrained_reward(0.7, False) == 0.7
+    assert constrained_reward(0.7, False, 20) == 0.7
+
+
+@pytest.mark.parametrize("reward", [-1.0, 0.0, 0.4375, 1.1])
+def test_a_soft_constraint_leaves_f_at_first_falls_and_is_hard_from_t_c_on(reward):
+    values = [constrained_reward(reward, True, t, 15) for t in range(40)]
+    assert values[0] == pytest.approx(reward)
+    assert (np.diff(values) <= 0).all()
+    assert values[15:] == [-1] * 25
+    assert values[5] == pytest.approx((2 / 3) ** 4 * (reward + 1) - 1)

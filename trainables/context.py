@@ -17,6 +17,7 @@ from raysearch.errors import InvalidArchitecture
 from raysearch.models.keep import ChannelRanking
 from raysearch.objective import ObjectiveName
 from trainables.recipe import Recipe
+from trainables.reports import CLASS_ACCURACY
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class DistillationContext:
         recipes: by stage, as `Recipe.to_dict` gives them; "search" is the default.
         value_epochs: by stage: which epoch's accuracy, loss and reward are a student's: its "last" (the default), or its "best" so far.
         init: by stage: "inherit" (slices of the teacher's weights, the default), "fresh", or "search" (the weights that the short
-            training left in `weights_folder`, else as "inherit").
+            training left in `weights_folder`, else as the stage "search").
         repeats: by stage: from how many initialisations a student is trained; 1 where a stage is not named.
         channel_scores: how important the teacher's channels are (`raysearch.models.scores`), which decides what "inherit" keeps; None:
             the first channels.
@@ -39,6 +40,8 @@ class DistillationContext:
         objective, teacher_accuracy: how a student is rewarded; the accuracy is the teacher's on the validation part.
         floor: the accuracy that is wanted at least, for the objective "smallest"; `size` ("params", "macs" or "memory") is what is made
             small.
+        report: what results hold on request: "class_accuracy".
+        metrics: `package.module:callable` that measures a trained student (see `trainables.reports`); None: nothing.
         device: "cpu" or "cuda".
         threads: intra-op threads of a trial on the CPU.
         weights_folder: where finished students' weights and unfinished trainings are kept; None: nowhere.
@@ -60,6 +63,8 @@ class DistillationContext:
     teacher_accuracy: float = 1.0
     floor: float | None = None
     size: str = "params"
+    report: Sequence[str] = ()
+    metrics: str | None = None
     device: str = "cpu"
     threads: int = 1
     weights_folder: str | None = None
@@ -70,6 +75,12 @@ class DistillationContext:
     def search_space(self) -> SearchSpace:
         """The space that reads edit strings; without a budget, which only proposers need."""
         return SearchSpace(Architecture.from_json(self.teacher), **self.space)
+
+    @property
+    def reported_classes(self) -> int | None:
+        """K where the accuracy of each class is to be reported."""
+        teacher = self.search_space.teacher
+        return teacher[teacher.output].shape[-1] if CLASS_ACCURACY in self.report else None
 
     @cached_property
     def teacher_state(self) -> dict[str, torch.Tensor]:

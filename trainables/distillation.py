@@ -7,8 +7,6 @@ trial's config needs no more than `architecture` (the text of the edits).
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from itertools import accumulate
@@ -22,12 +20,14 @@ from torch import nn
 
 from raysearch.architecture import Architecture
 from raysearch.architecture.budget import cost
-from raysearch.errors import InvalidArchitecture
+from raysearch.errors import InvalidArchitecture, RunError
 from raysearch.models import build
+from raysearch.models.inherit import descends
 from raysearch.objective import REWARDS, Measurement, floor_reward
 from trainables.context import DistillationContext
 from trainables.recipe import Recipe
 from trainables.repeats import RepeatedTraining
+from trainables.reports import CLASS_ACCURACY, by_class, own_metrics, peak_memory_bytes
 
 PARTIAL_EVERY_S = 60.0
 """How often a long training is saved, so that a killed run loses a minute and not a day."""
@@ -39,9 +39,11 @@ _BUILD_ERRORS = (InvalidArchitecture, RuntimeError, ValueError, MemoryError)
 class DistillationTrainable(tune.Trainable):
     """One student's distillation; a step is one epoch (`epochs_per_step` in the config makes it several).
 
-    Config keys: `architecture` (text of the edits), and optionally `stage` (which recipe), `architecture_id`, `epochs_per_step`,
+    Config keys: `architecture` (text of the edits, or of a whole network, see `SearchSpace.apply`), and optionally `stage` (which recipe), `architecture_id`, `epochs_per_step`,
     `timeout_s` (in place of the context's), `channels` (which of the context's `rankings` says what the student keeps of the teacher).
-    Each result holds `reward, accuracy, loss, teacher_accuracy, num_params, macs, compression, epochs_done, epochs_target, status`.
+    Each result holds `reward, accuracy, loss, teacher_accuracy, num_params, macs, compression, epochs_done, epochs_target, status`, and
+    what the context's `report` and `metrics` ask for.
+    A network that is not the teacher's layers, resized or left out, has nothing to inherit and starts afresh.
     Where the best epoch counts (`DistillationContext.value_epochs`), `reward` never falls from one result to the next, `accuracy` and
     `loss` are those of that epoch, the result's `value_epoch`, and so are all that schedulers and searchers see; the weights that are
     kept are the last epoch's all the same, because the final training continues from them.
@@ -115,9 +117,12 @@ class DistillationTrainable(tune.Trainable):
             self._keep_finished()
         else:
             self._keep_unfinished()
-        return self._result(
-            "ok", training.complete or (timeout_s is not None and self._seconds > timeout_s)
-        )
+        done = training.complete or (timeout_s is not None and self._seconds > timeout_s)
+        result = self._result("ok", done)
+        try:
+            return {**result, **(self._measured(result) if done else {})}
+        except RunError as error:
+            return self._rejected("invalid", error)
 
     def _start_clocks(self) -> None:
         self._clock_s, self._cpu_clock_s = time.perf_counter(), time.process_time()
@@ -150,6 +155,7 @@ class DistillationTrainable(tune.Trainable):
             self._recipe,
             seed=context.seed,
             count=context.repeats.get(self._stage, 1),
+            num_classes=context.reported_classes,
         )
         partial = self._file(".partial")
         if state is None and partial is not None and partial.exists():
@@ -166,7 +172,8 @@ class DistillationTrainable(tune.Trainable):
                 found = self._file(".safetensors", stage)
                 if found is not None and found.exists():
                     return build(student, inherit_from=load_file(found))
-        if init == "fresh":
+            init = self._context.init.get("search", "inherit")
+        if init == "fresh" or not descends(student, self._context.search_space.teacher):
             return build(student)
         keep = self._context.ranking_of(self.config.get("channels")).keep(student)
         return build(student, inherit_from=self._context.teacher_state, keep=keep)
@@ -216,6 +223,7 @@ class DistillationTrainable(tune.Trainable):
             **self._trained(),
             "epochs_done": self._training.epochs_done,
             **which,
+            **self._classes(counted),
             "status": status,
             "reward_curve": curve,
             "accuracy_curve": [point["accuracy"] for point in points],
@@ -229,6 +237,21 @@ class DistillationTrainable(tune.Trainable):
         if training is None or len(training.trainings) == 1:
             return {}
         return {"epochs_trained": training.epochs_trained}
+
+    def _measured(self, result: Mapping[str, Any]) -> dict[str, float]:
+        """What the user's own function says of the student, once it is trained."""
+        assert self._training is not None
+        assert self._architecture is not None
+        path = self._context.metrics
+        if path is None:
+            return {}
+        return own_metrics(
+            path, self._training.best(self._reward).module, self._architecture, result
+        )
+
+    def _classes(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        asked = CLASS_ACCURACY in self._context.report
+        return {CLASS_ACCURACY: by_class(point[CLASS_ACCURACY])} if asked else {}
 
     def _rejected(self, status: str, error: BaseException | None) -> dict[str, Any]:
         """The last result of a student that gave none."""
@@ -261,7 +284,7 @@ class DistillationTrainable(tune.Trainable):
             "seconds": self._seconds,
             "cpu_seconds": self._cpu_seconds,
             "device": self._context.device,
-            "peak_memory_bytes": _peak_memory_bytes(),
+            "peak_memory_bytes": peak_memory_bytes(),
         }
 
     def _reward(self, point: Mapping[str, float]) -> float:
@@ -313,9 +336,3 @@ def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return "can't allocate memory" in str(error)
-
-
-def _peak_memory_bytes() -> int:
-    """The peak resident memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -14,6 +14,7 @@ from torch import nn
 
 from raysearch.data import DeviceData
 from trainables.recipe import Recipe
+from trainables.reports import CLASS_ACCURACY
 from trainables.training import Training
 
 _STREAM = 104_729  # keeps these seeds apart from those that `Training` derives for its epochs
@@ -34,6 +35,7 @@ class RepeatedTraining:
         *,
         seed: int,
         count: int = 1,
+        num_classes: int | None = None,
     ) -> None:
         """Builds all modules; they stay on the device together.
 
@@ -41,12 +43,14 @@ class RepeatedTraining:
             make: seed -> the student with the weights that it starts from.
             data: shared by all trainings of a process; never written to.
             seed: of the first training; those of the others follow from it (`repeat_seeds`).
+            num_classes: K, where the accuracy of each class is wanted too.
         """
         self.recipe = recipe
         self.trainings = [
             Training(make(own), data, recipe, seed=own) for own in repeat_seeds(seed, count)
         ]
-        self._points: list[list[dict[str, float]]] = [[] for _ in self.trainings]
+        self._num_classes = num_classes
+        self._points: list[list[dict[str, Any]]] = [[] for _ in self.trainings]
 
     @property
     def epochs_done(self) -> int:
@@ -78,7 +82,7 @@ class RepeatedTraining:
             if training.epochs_done >= target:  # a state that was saved between two trainings
                 continue
             training.train_epoch()
-            points.append(training.validate())
+            points.append(training.validate(self._num_classes))
             if training.diverged:
                 return
             if self.epochs_done < target:
@@ -86,7 +90,7 @@ class RepeatedTraining:
 
     @property
     def curve(self) -> list[dict[str, Any]]:
-        """For each epoch `epoch`, and the means `accuracy` and `loss`; with several trainings `accuracy_repeats`, `loss_repeats` too."""
+        """For each epoch `epoch` and the means of what `Training.validate` gives; of several `accuracy_repeats`, `loss_repeats` too."""
         epochs = zip(*(points[: self.epochs_done] for points in self._points), strict=True)
         return [_mean(number, points) for number, points in enumerate(epochs, 1)]
 
@@ -122,13 +126,17 @@ def repeat_seeds(seed: int, count: int) -> list[int]:
     return [seed, *(int(word >> np.uint64(1)) for word in words)]
 
 
-def _mean(epoch: int, points: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    names = ("accuracy", "loss")
+def _mean(epoch: int, points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if len(points) == 1:
-        return {"epoch": epoch, **{name: points[0][name] for name in names}}
+        return {"epoch": epoch, **points[0]}
+    names = ("accuracy", "loss")
     values = {name: [point[name] for point in points] for name in names}
-    return {
+    mean = {
         "epoch": epoch,
         **{name: float(np.mean(numbers)) for name, numbers in values.items()},
         **{f"{name}_repeats": numbers for name, numbers in values.items()},
     }
+    if CLASS_ACCURACY in points[0]:  # the same classes are absent from all of them
+        classes = zip(*(point[CLASS_ACCURACY] for point in points), strict=True)
+        mean[CLASS_ACCURACY] = [None if None in one else float(np.mean(one)) for one in classes]
+    return mean

@@ -97,16 +97,19 @@ class Training:
         self.diverged = self.diverged or not math.isfinite(loss) or not self._weights.is_finite()
         return {"train_loss": loss}
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, num_classes: int | None = None) -> dict[str, Any]:
         """Accuracy and cross-entropy on the validation part, BatchNorm re-calibrated before where the recipe says so.
 
         The weights do not change; BatchNorm's running statistics then do. A diverged student has accuracy 0 and infinite loss.
+
+        Args:
+            num_classes: K, for the accuracy of each class too (`evaluate_batches`); None: without.
         """
         if self.diverged:
             return {"accuracy": 0.0, "loss": math.inf}
         if self.recipe.recalibrate:
             recalibrate(self.module, self.data.train, seed=self.seed)
-        metrics = evaluate_batches(self.module, self.data.validation)
+        metrics = evaluate_batches(self.module, self.data.validation, num_classes=num_classes)
         if not math.isfinite(metrics["loss"]):
             self.diverged = True
             return {"accuracy": 0.0, "loss": math.inf}
@@ -208,19 +211,39 @@ def evaluate(
 
 @torch.no_grad()
 def evaluate_batches(
-    module: nn.Module, batches: DeviceBatches, *, batch_size: int | None = None
-) -> dict[str, float]:
-    """As `evaluate`, of images that are on the module's device; the loss is summed in float64."""
+    module: nn.Module,
+    batches: DeviceBatches,
+    *,
+    batch_size: int | None = None,
+    num_classes: int | None = None,
+) -> dict[str, Any]:
+    """As `evaluate`, of images that are on the module's device; the loss is summed in float64.
+
+    Args:
+        num_classes: K, for `class_accuracy` too: a list of K shares in [0, 1], None of a class without images; None: without.
+    """
     was_training = module.training
     module.eval()
     correct = torch.zeros((), dtype=torch.int64, device=batches.device)
     loss = torch.zeros((), dtype=torch.float64, device=batches.device)
+    right: list[torch.Tensor] = []  # labels of the images that are classified rightly
     for indices in batches.in_order(batch_size):
         logits, labels = module(batches.take(indices)), batches.labels[indices]
-        correct += (logits.argmax(dim=1) == labels).sum()
+        hits = logits.argmax(dim=1) == labels
+        correct += hits.sum()
+        if num_classes is not None:
+            right.append(labels[hits])
         loss += cross_entropy(logits.double(), labels, reduction="sum")
     module.train(was_training)
-    return {"accuracy": int(correct) / len(batches), "loss": float(loss) / len(batches)}
+    found: dict[str, Any] = {
+        "accuracy": int(correct) / len(batches),
+        "loss": float(loss) / len(batches),
+    }
+    if num_classes is not None:
+        hit = torch.cat(right).bincount(minlength=num_classes).tolist()
+        of = batches.labels.bincount(minlength=num_classes).tolist()
+        found["class_accuracy"] = [h / n if n else None for h, n in zip(hit, of, strict=True)]
+    return found
 
 
 def recalibrate(module: nn.Module, batches: DeviceBatches, *, seed: int = 0) -> None:

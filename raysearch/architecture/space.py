@@ -214,8 +214,12 @@ class SearchSpace:
         """Bytes of weights and of the activations that live at once, for one input (`Architecture.memory_bytes`): [n] int64, exact."""
         return self._count(batch, "memory")
 
-    def latency_ms(self, batch: EditsBatch | Edits) -> np.ndarray:
-        """Measured milliseconds of one forward pass: [n] float64. Each architecture is built and measured once in a space."""
+    def latency_ms(self, batch: EditsBatch | Edits | Sequence[Edits | str]) -> np.ndarray:
+        """Measured milliseconds of one forward pass: [n] float64. Each architecture is built and measured once in a space.
+
+        Args:
+            batch: students as `apply` takes them.
+        """
         edits = [batch] if isinstance(batch, Edits) else batch
         return np.array([self._measure(one) for one in edits], np.float64)
 
@@ -323,7 +327,7 @@ class SearchSpace:
         shrink = "shrink" in self.operations
         return tuple(group.min_channels if shrink else group.size for group in self.groups)
 
-    def _measure(self, edits: Edits) -> float:
+    def _measure(self, edits: Edits | str) -> float:
         return self._stopwatch(self.apply(edits))
 
     def _count(self, batch: EditsBatch | Edits, metric: str) -> np.ndarray:

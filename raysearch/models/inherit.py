@@ -13,10 +13,28 @@ import numpy as np
 import torch
 
 from raysearch.architecture.axes import is_last
-from raysearch.architecture.graph import Architecture
+from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import Shape
 from raysearch.architecture.parametric import channel_entry
 from raysearch.models.provenance import FRESH, Context, Keep, Origin, follow, identity, is_depthwise
+
+
+def descends(student: Architecture, teacher: Architecture) -> bool:
+    """Whether every layer of a student that has weights is one of the teacher's, by its name, its operation and its kind of weights.
+
+    So are all students that edits make, and those that removal with refit and shrinkage make; a network of its own layers is not.
+    """
+    return all(_same_kind(layer, teacher) for layer in student.layers if layer.param_shapes)
+
+
+def _same_kind(layer: Layer, teacher: Architecture) -> bool:
+    if layer.name not in teacher.index:
+        return False
+    theirs = teacher[layer.name]
+    ranks = {role: len(shape) for role, shape in layer.param_shapes.items()}
+    return theirs.op == layer.op and ranks == {
+        role: len(shape) for role, shape in theirs.param_shapes.items()
+    }
 
 
 @dataclass(frozen=True)

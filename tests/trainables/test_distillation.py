@@ -15,6 +15,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from safetensors.torch import load_file
 
 from raysearch import load_config, prepare
+from raysearch.architecture.refit import remove_layers
+from raysearch.architecture.sequences import decode_chain, sample_chains, valid_chains
 from raysearch.cluster import TrialResources
 from raysearch.errors import MissingPackageError
 from raysearch.models import build
@@ -66,6 +68,11 @@ def trial(context, architecture, **config):
     return DistillationTrainable.bound(context)({"architecture": architecture, **config})
 
 
+def valid(rows):
+    """Whether a sequence is a network for the digits."""
+    return bool(valid_chains(rows[None], (1, 8, 8), 10)[0])
+
+
 def results(trainable, steps=3):
     keep = ("reward", "accuracy", "loss", "epochs_done")
     reported = [trainable.train() for _ in range(steps)]
@@ -107,7 +114,7 @@ class TestTrial:
         monkeypatch.setattr(
             Training,
             "validate",
-            lambda self: dict(
+            lambda self, num_classes=None: dict(
                 zip(("accuracy", "loss"), measured[self.epochs_done - 1], strict=True)
             ),
         )
@@ -131,6 +138,61 @@ class TestTrial:
         assert [result["value_epoch"] for result in found["best"]] == [1, 2, 2]
         weights = [load_file(folder / "search-a.safetensors") for folder in tmp_path.iterdir()]
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+    def test_a_refitted_network_inherits_and_one_of_its_own_layers_starts_afresh(
+        self, context, problem
+    ):
+        teacher = problem.architecture
+        remove = np.zeros(len(teacher.layers), bool)
+        remove[teacher.index[next(x.name for x in teacher.layers if x.op == "batch_norm")]] = True
+        refitted = remove_layers(teacher, remove).student
+        rows = next(r for r in sample_chains(200, 0, (1, 8, 8), 10) if valid(r))
+        chain = decode_chain(rows, (1, 8, 8), 10)
+        for student, stem in ((refitted, teacher.layers[1].name), (chain, None)):
+            trainable = trial(context, student.to_compact(), architecture_id=student.id)
+            trainable._begin()
+            module = trainable._training.trainings[0].module
+            with torch.random.fork_rng():
+                torch.manual_seed(context.seed)
+                fresh = build(student)
+            same = [
+                torch.equal(*pair)
+                for pair in zip(module.parameters(), fresh.parameters(), strict=True)
+            ]
+            assert all(same) is (stem is None)
+            if stem is not None:
+                theirs = context.teacher_state[f"{stem}.weight"]
+                assert torch.equal(module.state_dict()[f"{stem}.weight"], theirs)
+            result = trainable.train()
+            assert (result["status"], result["num_params"]) == ("ok", student.num_params)
+
+    @pytest.mark.parametrize("init", ["fresh", "search"])
+    def test_without_inheritance_the_full_training_inherits_nothing_either(
+        self, context, architectures, tmp_path, init
+    ):
+        """`search`: from the short training's weights; where there are none, as the short trainings begin."""
+        shared = dataclasses.replace(
+            context,
+            init={"search": "fresh", "finish": init, "uniform": init},
+            weights_folder=str(tmp_path),
+        )
+        text = architectures[0]
+        with torch.random.fork_rng():
+            torch.manual_seed(context.seed)
+            fresh = build(context.search_space.apply(text)).state_dict()
+        short = trial(shared, text, architecture_id="a")
+        for _ in range(3):
+            short.train()
+        searched = load_file(tmp_path / "search-a.safetensors")
+        for stage, key, expected in (
+            ("search", "b", fresh),
+            ("finish", "a", searched if init == "search" else fresh),
+            ("uniform", "b", fresh),
+        ):
+            trainable = trial(shared, text, architecture_id=key, stage=stage)
+            trainable._begin()
+            state = trainable._training.trainings[0].module.state_dict()
+            assert all(torch.equal(state[name], expected[name]) for name in expected)
 
     def test_a_reused_actor_gives_what_a_fresh_one_gives(self, context, architectures):
         fresh = [results(trial(context, text)) for text in architectures[:2]]

@@ -78,6 +78,17 @@ def test_a_state_of_the_middle_of_an_epoch_continues_bit_for_bit(
             assert all(map(torch.equal, one.module.parameters(), two.module.parameters()))
 
 
+def test_accuracies_of_classes_are_means_too(resident: DeviceData, network: Network) -> None:
+    classes = RepeatedTraining(network, resident, RECIPE, seed=0, count=2, num_classes=4)
+    classes.train_epoch()
+    single = [training.validate(4)["class_accuracy"] for training in classes.trainings]
+    found = classes.curve[0]["class_accuracy"]
+    assert found[3] is None  # no image has that label
+    assert found[:3] == pytest.approx(
+        [(a + b) / 2 for a, b in zip(*single, strict=True) if a is not None]
+    )
+
+
 def test_seeds_differ_and_begin_with_the_runs_own() -> None:
     seeds = repeat_seeds(3, 50)
     assert seeds[0] == 3
