@@ -169,7 +169,7 @@ class DistillConfig(TrainingConfig):
     A trial's numbers are means over `repeats` initialisations, trained in step; the weights of the best are kept. `value_epoch` says which
     epoch of a trial gives its value, the last or the best so far; the weights that are kept are the last one's. `inherit` says which of
     the teacher's channels a student starts from, wherever it starts from the teacher. `report` asks for more numbers in the results of all
-    trials: the accuracy of each class (`class_accuracy/K`), and the latency. `metrics` is a function of one's own that measures finished students (`trainables.reports`).
+    trials: the accuracy of each class (`class_accuracy/K`), and the latency. `metrics`: a function of one's own (`trainables.reports`).
     """
 
     value_epoch: Literal["last", "best"] = "last"
