@@ -50,10 +50,11 @@ def search(
     table: Table, space: SearchSpace, judge: Judge, config: Config, seed: int
 ) -> list[Trial]:
     """One search on a table, a student at a time; students that are proposed again cost nothing and are not told again."""
-    algorithm = make_algorithm(config.search.method, space, seed, config.search.options)
+    search = config.search
+    algorithm = make_algorithm(search.method, space, seed, search.options, num_trials=search.trials)
     trials: dict[str, Trial] = {}
     duplicates = 0
-    while len(trials) < config.search.trials and duplicates <= MAX_DUPLICATES:
+    while len(trials) < search.trials and duplicates <= MAX_DUPLICATES:
         try:
             proposal = algorithm.ask()
         except Exhausted:

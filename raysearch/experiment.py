@@ -280,7 +280,7 @@ class Experiment:
 
     def _remember(self, plan: Plan) -> None:
         """After each proposal and each result: notes what a killed run needs, and forgets weights that nothing can ask for."""
-        self._note_session(plan.search.in_flight)
+        self._note_session(plan.search.unfinished)
         count = self.config.finish.students + SPARE_WEIGHTS
         candidates = {candidate.architecture_id for _, candidate in plan.finalists}
         for stage in filter(None, (plan.search, plan.random, plan.prune)):

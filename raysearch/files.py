@@ -39,6 +39,16 @@ class RunFiles:
         return self.folder / "observations.jsonl"
 
     @property
+    def search_state(self) -> Path:
+        """What a method that learns on the way has learned so far."""
+        return self.folder / "search_state.json"
+
+    @property
+    def policy(self) -> Path:
+        """The policies that such a method ends with."""
+        return self.folder / "policy"
+
+    @property
     def surrogate(self) -> Path:
         """What the search's model knew at the end."""
         return self.folder / "surrogate.parquet"

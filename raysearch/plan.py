@@ -16,6 +16,7 @@ from raysearch.errors import BudgetError
 from raysearch.files import RunFiles
 from raysearch.objective import Floor
 from raysearch.problem import Problem
+from raysearch.search_state import SearchState
 from raysearch.stages import Candidate, FinishStage, ObservationLog, Pipeline, SearchStage, Stage
 from raysearch.subject import space_arguments
 from searchers.algorithm import Proposal
@@ -91,6 +92,7 @@ def make_plan(
             config.search.options,
             pruned=pruned,
             warm_start=config.search.warm_start,
+            num_trials=config.search.trials,
         ),
         num_trials=config.search.trials,
         log=ObservationLog(files.observations),
@@ -98,6 +100,7 @@ def make_plan(
         first=first,
         costs=partial(latency_of, problem),
         effort=effort_of(config),
+        state=SearchState(files.search_state, problem.architecture.id),
     )
     search.requeue(pending)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raysearch.effort import NO_LIMIT, Effort
+from raysearch.search_state import SearchState, keeps_state
 from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal, is_busy
 
 MAX_DUPLICATES = 100
@@ -122,13 +123,11 @@ def _renamed(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_record(record: Mapping[str, Any]) -> Observation:
-    """The observation that `to_record` wrote."""
+    """The observation that `to_record` wrote; whole numbers that trials do not report were its proposal's."""
     named = {"architecture", "value", "status", "fidelity", "curve"}
     rest = {key: value for key, value in record.items() if key not in named}
     numbers = {
-        key: value
-        for key, value in rest.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        key: value for key, value in rest.items() if isinstance(value, float) or key in _COUNTS
     }
     return Observation(
         architecture=record["architecture"],
@@ -180,6 +179,7 @@ class SearchStage:
         busy: whether another stage is evaluating an architecture_id now; its result is waited for.
         costs: edits string -> what is known of a student's costs before its training, for the log.
         effort: what else ends the search.
+        state: where a method that learns on the way keeps what it has learned (`raysearch.search_state`); None: nowhere.
     """
 
     def __init__(
@@ -195,6 +195,7 @@ class SearchStage:
         busy: Callable[[str], bool] = lambda architecture_id: False,
         costs: Callable[[str], Mapping[str, float]] = lambda architecture: {},
         effort: Effort = NO_LIMIT,
+        state: SearchState | None = None,
     ) -> None:
         self.name = name
         self.algorithm = algorithm
@@ -209,10 +210,17 @@ class SearchStage:
         self._propose_s: dict[str, float] = {}
         self._unbooked_s = 0.0
         self._seen_background_s = 0.0
-        self._queue = list(first)
+        self._first = list(first)
+        self._again: list[Proposal] = []
         self._in_flight: dict[str, Proposal] = {}
         self._known = {record["architecture_id"] for record in log.records}
-        for record in log.records:
+        self._state = state if keeps_state(algorithm) else None
+        self._is_saved = True
+        told = 0
+        if self._state is not None:
+            told, cut = self._state.load(algorithm, log.records)
+            self.requeue(cut)
+        for record in log.records[told:]:
             algorithm.tell(from_record(record))
 
     def ask(self, *, wait: bool = True) -> Proposal | None:
@@ -221,6 +229,7 @@ class SearchStage:
         while not self.done and self._affords_another:
             proposal = self._propose(wait)
             if proposal is None:
+                self._save(only_after_tell=True)
                 return None
             architecture_id = self._identify(proposal.architecture)
             if architecture_id in self._known or architecture_id in self._in_flight:
@@ -239,6 +248,7 @@ class SearchStage:
             proposal = Proposal(proposal.architecture, extra)
             self._in_flight[architecture_id] = proposal
             self._propose_s[architecture_id], self._unbooked_s = self._unbooked_s, 0.0
+            self._save()
             record = self._cache(architecture_id)
             if record is None or record.get("channels") != extra.get("channels"):
                 return proposal
@@ -247,8 +257,9 @@ class SearchStage:
         return None
 
     def _propose(self, wait: bool) -> Proposal | None:
-        if self._queue:
-            return self._queue.pop(0)
+        for waiting in (self._again, self._first):
+            if waiting:
+                return waiting.pop(0)
         start = time.perf_counter()
         try:
             if not wait and is_busy(self.algorithm):
@@ -286,8 +297,20 @@ class SearchStage:
         return None
 
     def requeue(self, proposals: Iterable[Proposal]) -> None:
-        """Puts students first that were in training when the run was cut."""
-        self._queue = [*proposals, *self._queue]
+        """Puts students first that were in training when the run was cut; those that are known by now, or queued, are left out."""
+        queued = {self._identify(one.architecture) for one in self._again}
+        named = {self._identify(one.architecture): one for one in proposals}
+        new = [one for key, one in named.items() if key not in self._known | queued]
+        self._again = [*new, *self._again]
+
+    def _save(self, *, only_after_tell: bool = False) -> None:
+        """Keeps what the method has learned, before what it proposed is handed out."""
+        if self._state is None or (only_after_tell and self._is_saved):
+            return
+        start = time.perf_counter()
+        self._state.save(self.algorithm, self.log.records, self.unfinished)
+        self._is_saved = True
+        self._unbooked_s += time.perf_counter() - start
 
     def tell(self, observation: Observation) -> None:
         """Logs the result and passes it on."""
@@ -300,6 +323,7 @@ class SearchStage:
         extra = {**observation.extra, "architecture_id": architecture_id}
         observation = replace(observation, extra=extra)
         self.log.append({**to_record(observation), "propose_s": round(propose_s, 6)})
+        self._is_saved = False
         start = time.perf_counter()
         self.algorithm.tell(observation)
         self._unbooked_s += time.perf_counter() - start  # goes to the next proposal
@@ -312,6 +336,11 @@ class SearchStage:
     def in_flight(self) -> list[Proposal]:
         """The students in training."""
         return list(self._in_flight.values())
+
+    @property
+    def unfinished(self) -> list[Proposal]:
+        """The students in training, and those that wait since the run was cut: what must be trained if it is cut now."""
+        return [*self.in_flight, *self._again]
 
     @property
     def num_finished(self) -> int:

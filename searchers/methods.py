@@ -38,7 +38,9 @@ class MethodSearch(TuneSearcher):
         **options: Any,
     ) -> None:
         super().__init__(
-            make_algorithm(self.method, space, seed, options, warm_start=warm_start),
+            make_algorithm(
+                self.method, space, seed, options, warm_start=warm_start, num_trials=num_trials
+            ),
             space=space,
             metric=metric,
             mode=mode,
@@ -71,6 +73,12 @@ class MultiKernelBOSearch(MethodSearch):
     """ESNAC's multi-kernel Bayesian optimisation; see `searchers.multi_kernel_bo.algorithm` for the options."""
 
     method = "multi_kernel_bo"
+
+
+class N2NSearch(MethodSearch):
+    """N2N's REINFORCE on layer removal, then on shrinkage; see `searchers.n2n.algorithm` for the options."""
+
+    method = "n2n"
 
 
 class OptunaSearch(MethodSearch):

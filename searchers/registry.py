@@ -47,6 +47,11 @@ METHODS: Mapping[str, Method] = {
         "Bayesian optimisation with kernels learned over the layers: the paper's form, or ours.",
         "Cao, Wang and Kitani 2019 (ESNAC), arXiv:1902.00383",
     ),
+    "n2n": Method(
+        "searchers.n2n.algorithm:N2NAlgorithm",
+        "REINFORCE: a recurrent policy removes layers, a second one shrinks the best student.",
+        "Ashok et al. 2018 (N2N), arXiv:1709.06030",
+    ),
     "tpe": Method(
         "searchers.optuna:TPEAlgorithm",
         "Optuna's tree-structured Parzen estimator over the same edits.",
@@ -66,7 +71,7 @@ METHODS: Mapping[str, Method] = {
 
 _CONTRACT = ("ask", "tell", "state_dict", "load_state_dict")
 
-_GIVEN = ("space", "seed", "pruned", "warm_start")
+_GIVEN = ("space", "seed", "pruned", "warm_start", "num_trials")
 """Arguments of a constructor that are no options."""
 
 
@@ -82,23 +87,26 @@ def make_algorithm(
     *,
     pruned: Pruner | None = None,
     warm_start: str | None = None,
+    num_trials: int | None = None,
 ) -> Algorithm:
     """The algorithm of a method.
 
     Args:
         method: a key of `METHODS`, or `package.module:Class`: a class with `ask`, `tell`, `state_dict` and `load_state_dict`, or
-            a `ray.tune.search.Searcher`. A class of one's own gets `space`, `seed` and `pruned` where its constructor names them.
+            a `ray.tune.search.Searcher`. A class of one's own gets `space`, `seed`, `pruned` and `num_trials` where its constructor names
+            them.
         space: where the students come from.
         seed: of everything random.
         options: the method's own, by the names of its constructor's arguments.
         pruned: gives pruned students of the teacher; None: there are no weights (a check before the run, a script of one's own).
         warm_start: the folder of another run whose search the method may begin with.
+        num_trials: evaluations of the search, for methods that divide them; None: not known.
 
     Raises:
         ConfigError: unknown method or option, a path that cannot be imported, or a class that does not fit.
     """
     factory = resolve(method)
-    given = {"space": space, "seed": seed, "pruned": pruned}
+    given = {"space": space, "seed": seed, "pruned": pruned, "num_trials": num_trials}
     if warm_start is not None:
         given["warm_start"] = warm_start
     arguments = _arguments(method, factory, given, dict(options or {}))
@@ -177,5 +185,8 @@ def _arguments(
         raise ConfigError(
             f"search.warm_start is {given['warm_start']!r}, but the method {method!r} cannot begin with another search: set it to null"
         )
-    own = {key: given[key] for key in given if key in named or (valid is None and key != "pruned")}
+    unasked = ("pruned", "num_trials")  # not passed on to a constructor that takes anything
+    own = {
+        key: given[key] for key in given if key in named or (valid is None and key not in unasked)
+    }
     return own | options

@@ -115,6 +115,7 @@ class Replay:
                 config.run.seed,
                 search.options,
                 warm_start=search.warm_start,
+                num_trials=search.trials,
             ),
             num_trials=search.trials,
             log=MemoryLog(),

@@ -1,0 +1,121 @@
+"""The options of the method, checked, and without what imports torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raysearch.errors import ConfigError
+from searchers.algorithm import check_bool, check_int
+
+if TYPE_CHECKING:
+    from raysearch.architecture import SearchSpace
+
+KINDS = ("remove", "shrink")
+"""The stages, in their order."""
+NOUNS: Mapping[str, str] = {"remove": "removal", "shrink": "shrinkage"}
+"""What options of a stage are called after."""
+STAGES = ("both", *KINDS)
+CONSTRAINT = ("hard", "soft")
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """What decides how one stage's policy looks and learns.
+
+    Attributes:
+        kind: "remove" or "shrink".
+        hidden: H of its LSTM (of each direction).
+        lr: of Adam.
+        rollouts: m.
+        baseline_decay: of the moving average.
+        entropy: weight of the entropy bonus.
+        actor_critic: rewards are compared with a learned value instead of the moving average.
+        raw_features: layers are read as raw integers.
+        seed: of its weights and actions.
+    """
+
+    kind: str
+    hidden: int
+    lr: float
+    rollouts: int
+    baseline_decay: float
+    entropy: float
+    actor_critic: bool
+    raw_features: bool
+    seed: int
+
+
+def stage_seed(seed: int, kind: str) -> int:
+    """The seed of one stage's policy."""
+    return int(np.random.SeedSequence((seed, KINDS.index(kind))).generate_state(1)[0])
+
+
+def check_number(field: str, value: object, *, positive: bool) -> float:
+    """Returns an option that is a finite number, above zero or not below it.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    number = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value)
+    if not math.isfinite(number) or number < 0 or (positive and number == 0):
+        least = "above 0" if positive else "of at least 0"
+        raise ConfigError(f"{field} must be a number {least}, got {value!r}")
+    return number
+
+
+def check_iterations(iterations: object, num_trials: int | None, default: int) -> int | None:
+    """Updates of each stage at most; None: no limit, as the number of evaluations is one."""
+    if iterations is None:
+        return default if num_trials is None else None
+    return check_int("search.options.iterations", iterations, 1)
+
+
+def check_implied(name: str, value: object, faithful: bool) -> bool:
+    """Returns an option that `faithful` implies; None: as `faithful`.
+
+    Raises:
+        ConfigError: it is no boolean, or denies what is implied.
+    """
+    if value is None:
+        return faithful
+    if faithful and value is False:
+        raise ConfigError(
+            f"search.options.{name} is false, but search.options.faithful true implies it: leave {name} out"
+        )
+    return check_bool(f"search.options.{name}", value)
+
+
+def check_actions(space: SearchSpace, stages: str, *, refit: bool, windows: bool) -> str:
+    """The stages that a search goes through: those that were asked for, as far as the space has their operations.
+
+    Raises:
+        ConfigError: options do not go together, with each other or with the space.
+    """
+    if windows and not refit:
+        raise ConfigError(
+            "search.options.windows is true, but kernels are no edits of the space: set search.options.refit to true too"
+        )
+    if refit and space.limits:
+        raise ConfigError(
+            f"search.options.refit is true, but its students cannot be repaired to a budget ({', '.join(space.limits)}): "
+            "set budget to null, and search.options.constraints such as ['num_params <= 5%']"
+        )
+    possible = [kind for kind in KINDS if refit or kind in space.operations]
+    if not possible:
+        raise ConfigError(
+            "search.method 'n2n' removes layers or shrinks them, but space.operations has neither: add remove or shrink"
+        )
+    if stages == "both":
+        return stages if len(possible) == len(KINDS) else possible[0]
+    if stages not in possible:
+        raise ConfigError(
+            f"search.options.stages is {stages!r}, but space.operations lacks it: add {stages}"
+        )
+    return stages
