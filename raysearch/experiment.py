@@ -298,9 +298,12 @@ class Experiment:
     # The end
 
     def _look_inside(self, plan: Plan) -> None:
-        """Writes surrogate.parquet, where the method has a model."""
+        """Writes surrogate.parquet, where the method has a model, and the folder of one that keeps more than that."""
         search = plan.search
         with self._phase("report"):
+            if write_knowledge := getattr(search.algorithm, "write_knowledge", None):
+                folder = getattr(search.algorithm, "knowledge_folder", self.files.policy.name)
+                write_knowledge(self.files.folder / folder)
             note = keep_knowledge(
                 search.algorithm,
                 self.files.surrogate,

@@ -13,12 +13,13 @@ from pathlib import Path
 from raysearch.report.embedding import embedding
 from raysearch.report.insight import insight
 from raysearch.report.markup import Child, Html, element, join
+from raysearch.report.policies import policies
 from raysearch.report.provenance import effort, provenance
 from raysearch.report.run_folder import RunFolder
 from raysearch.report.sections import figures, headline, layers, results
 
 REPORT_FILE = "report.html"
-SECTIONS = (headline, results, figures, insight, embedding, layers, effort, provenance)
+SECTIONS = (headline, results, figures, insight, embedding, policies, layers, effort, provenance)
 
 
 def write_report(run_folder: Path | str) -> Path:

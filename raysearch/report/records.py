@@ -114,6 +114,7 @@ class Evaluation:
 
     `status` is the searcher's (full, stopped, failed); `result_status` the trial's (ok, invalid, diverged). `origin` is how the
     method came to it, "" where it was given to the method; `predicted` and `predicted_sd` are what its model expected of the value.
+    `method_stage` and `iteration` say which policy proposed it, and how often that had been updated.
     """
 
     status: str
@@ -129,6 +130,9 @@ class Evaluation:
     origin: str
     predicted: float | None
     predicted_sd: float | None
+    compression: float | None
+    method_stage: str
+    iteration: int | None
 
     @property
     def ending(self) -> str:
@@ -155,6 +159,9 @@ class Evaluation:
             origin=text_of(data.get("origin")),
             predicted=number(data.get("predicted")),
             predicted_sd=number(data.get("predicted_sd")),
+            compression=number(data.get("compression")),
+            method_stage=text_of(data.get("method_stage")),
+            iteration=integer(data.get("iteration")),
         )
 
 

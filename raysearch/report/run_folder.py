@@ -40,6 +40,7 @@ class RunFolder:
     best_name: str | None
     knowledge: Knowledge | None
     refits: tuple[Refit, ...]
+    policy: Json | None
     problems: tuple[str, ...]
 
     @classmethod
@@ -143,6 +144,7 @@ class _Reader:
             best_name=best,
             knowledge=self.knowledge(),
             refits=self.refits(),
+            policy=self.object("policy/policy.json"),
             problems=tuple(self.problems),
         )
 

@@ -100,7 +100,10 @@ class N2NAlgorithm:
 
     Attributes:
         stage: "remove" or "shrink", the one that rollouts are sampled for.
+        keeps_state: being told the log again does not give what the policies have learned (`raysearch.search_state`).
     """
+
+    keeps_state = True
 
     def __init__(
         self,

@@ -1,0 +1,182 @@
+"""The ready configurations of N2N against the numbers that the paper prints."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from raysearch.architecture import SearchSpace
+from raysearch.config import Config, load_config
+from raysearch.plan import first_candidates, wants_uniform
+from raysearch.schedules import stage_scheduler
+from raysearch.subject import load_graph
+from searchers.registry import make_algorithm
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+# model, classes, images, the printed parameters in millions and the digits that are printed
+TEACHERS = {
+    "mnist_vgg13": ("vgg13", 10, (1, 28, 28), 9.4, 1),
+    "cifar10_vgg19": ("vgg19", 10, (3, 32, 32), 20.0, 1),  # printed: 20.2, see the file
+    "cifar10_resnet18": ("resnet18", 10, (3, 32, 32), 11.17, 2),
+    "cifar10_resnet34": ("resnet34", 10, (3, 32, 32), 21.28, 2),
+    "cifar100_resnet18": ("resnet18", 100, (3, 32, 32), 11.22, 2),
+    "cifar100_resnet34": ("resnet34", 100, (3, 32, 32), 21.33, 2),
+    "svhn_resnet18": ("resnet18", 10, (3, 32, 32), 11.17, 2),
+    "caltech256_resnet18": ("torchvision:resnet18", 257, (3, 224, 224), 11.31, 2),
+    "imagenet32_resnet34": ("resnet34", 1000, (3, 32, 32), 21.79, 2),
+}
+READY = [*(f"n2n/{name}" for name in TEACHERS), "digits_n2n", "n2n_transfer"]
+STAGE_ONE_ALONE = {"cifar100_resnet34", "imagenet32_resnet34"}
+
+SEARCH = {"method": "n2n", "first": [], "warm_start": None}
+OPTIONS = {
+    "faithful": True,
+    "iterations": 100,
+    "lr_removal": 0.003,
+    "lr_shrinkage": 0.01,
+    "hidden_removal": 30,
+    "hidden_shrinkage": 50,
+    "constraints": None,
+}
+DISTILL = {
+    "loss": "logits_mse",
+    "mean_over_classes": False,
+    "epochs": 5,
+    "optimizer": "adam_l2",
+    "lr": 5e-4,
+    "weight_decay": 5e-4,
+    "schedule": "constant",
+    "clip_norm": 0,
+    "recalibrate": False,
+    "inherit": "none",
+}
+# epochs of teacher and student, rate, batch, milestones, factor
+FINAL = {
+    "mnist": (50, 0.01, 64, [30], 0.1),
+    "cifar10": (150, 0.001, 128, [80, 120], 0.1),
+    "cifar100": (150, 0.001, 128, [80, 120], 0.1),
+    "svhn": (150, 0.001, 128, [80, 120], 0.1),
+    "caltech256": (50, 0.01, 128, [], 0.1),
+    "imagenet32": (40, 0.01, 128, [10, 20, 30], 0.2),
+}
+
+
+def of_paper(name):
+    return load_config(CONFIGS / "n2n" / f"{name}.yaml")
+
+
+def test_there_is_a_file_for_each_teacher_and_data_set():
+    assert sorted(file.stem for file in (CONFIGS / "n2n").iterdir()) == sorted(TEACHERS)
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_the_papers_numbers_stand_in_each_file(name):
+    config = of_paper(name)
+    data, _ = name.split("_")
+    assert config.teacher.model == TEACHERS[name][0]
+    assert (config.budget, config.objective, config.schedule.name) == (None, "f", "fifo")
+    search, distill, finish = (
+        section.model_dump() for section in (config.search, config.distill, config.finish)
+    )
+    assert {key: search[key] for key in SEARCH} == SEARCH
+    options = search["options"]
+    assert {key: options[key] for key in OPTIONS} == OPTIONS
+    assert options["stages"] == ("remove" if name in STAGE_ONE_ALONE else "both")
+    assert options["rollouts"] == (3 if data == "imagenet32" else 5)
+    stages = 1 if name in STAGE_ONE_ALONE else 2
+    assert search["trials"] == 100 * options["rollouts"] * stages
+    assert {key: distill[key] for key in DISTILL} == DISTILL
+    assert (finish["students"], finish["init"]) == (1, "fresh")
+    epochs, lr, batch, milestones, gamma = FINAL[data]
+    assert config.teacher.epochs == finish["epochs"] == epochs
+    assert (finish["lr"], finish["milestones"], finish["gamma"]) == (lr, milestones, gamma)
+    assert finish["batch_size"] == distill["batch_size"] == batch
+
+
+@pytest.mark.parametrize("name", READY)
+def test_nothing_is_taken_from_our_defaults_in_silence(name):
+    raw = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    assert set(raw) == set(Config.model_fields)
+    for name, section in Config().model_dump().items():
+        if isinstance(section, dict) and name != "budget":
+            assert set(raw[name]) == set(section), name
+
+
+@pytest.mark.parametrize("name", READY)
+def test_nothing_of_ours_comes_before_beside_or_between(name):
+    """No candidates before the method's, no uniform student, no trial that is stopped early."""
+    config = load_config(CONFIGS / f"{name}.yaml")
+    space: object = None  # nobody looks at it
+    assert first_candidates(config, space, floor=None, size="params") == []  # type: ignore[arg-type]
+    assert not wants_uniform(config)
+    scheduler = stage_scheduler(config)
+    assert not any(map(scheduler.stops, ("search", "finish")))
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_teachers_have_the_printed_sizes_and_the_method_takes_the_options(name):
+    config = of_paper(name)
+    _, classes, shape, millions, digits = TEACHERS[name]
+    _, architecture = load_graph(config, classes, shape)
+    assert round(architecture.num_params / 1e6, digits) == millions
+    space = SearchSpace(architecture, ("remove", "shrink"), min_channels=10)
+    method = make_algorithm(
+        config.search.method,
+        space,
+        options=config.search.options,
+        num_trials=config.search.trials,
+    )
+    assert getattr(method, "faithful", None) is True
+
+
+def test_caltech_s_printed_size_does_not_tell_256_classes_from_257():
+    """The set has 257 folders, one of them clutter; the paper does not say."""
+    config = of_paper("caltech256_resnet18")
+    sizes = [load_graph(config, classes, (3, 224, 224))[1].num_params for classes in (256, 257)]
+    assert sizes == [11_307_840, 11_308_353]
+
+
+def test_the_transfer_differs_from_its_source_in_teacher_and_warm_start_alone():
+    source, transfer = (
+        load_config(CONFIGS / f"{name}.yaml").model_dump()
+        for name in ("digits_n2n", "n2n_transfer")
+    )
+    assert (source["teacher"].pop("model"), transfer["teacher"].pop("model")) == (
+        "resnet14",
+        "resnet20",
+    )
+    assert source["search"].pop("warm_start") is None
+    assert transfer["search"].pop("warm_start") == "runs/digits_n2n"
+    assert source == transfer
+
+
+def test_the_small_example_differs_from_the_paper_where_it_says_so():
+    config = load_config(CONFIGS / "digits_n2n.yaml")
+    paper = of_paper("cifar10_resnet18").model_dump()
+    differ = {
+        f"{name}.{key}" if isinstance(section, dict) else name
+        for name, section in config.model_dump().items()
+        for key in (section if isinstance(section, dict) else [name])
+        if (section[key] if isinstance(section, dict) else section)
+        != (paper[name][key] if isinstance(section, dict) else paper[name])
+    }
+    assert differ == {
+        "teacher.model",
+        "teacher.input_shape",
+        "teacher.epochs",
+        "data.name",
+        "data.validation",
+        "data.augment",
+        "search.trials",
+        "search.options",
+        "distill.lr",
+        "distill.batch_size",
+        "distill.views",
+        "finish.epochs",
+        "finish.optimizer",
+        "finish.lr",
+        "finish.batch_size",
+        "finish.milestones",
+        "finish.views",
+    }
