@@ -73,6 +73,12 @@ class MultiKernelBOSearch(MethodSearch):
     method = "multi_kernel_bo"
 
 
+class EmbeddingGradientSearch(MethodSearch):
+    """Architecture Compression; see `searchers.embedding_gradient.algorithm` for the options."""
+
+    method = "embedding_gradient"
+
+
 class OptunaSearch(MethodSearch):
     """Optuna's TPE over the same space; see `searchers.optuna` for the options."""
 

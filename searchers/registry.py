@@ -47,6 +47,11 @@ METHODS: Mapping[str, Method] = {
         "Bayesian optimisation with kernels learned over the layers: the paper's form, or ours.",
         "Cao, Wang and Kitani 2019 (ESNAC), arXiv:1902.00383",
     ),
+    "embedding_gradient": Method(
+        "searchers.embedding_gradient.algorithm:EmbeddingGradientAlgorithm",
+        "Gradient descent in a learned embedding of architectures, decoded onto the teacher.",
+        "Architecture Compression, ICLR 2019 submission",
+    ),
     "tpe": Method(
         "searchers.optuna:TPEAlgorithm",
         "Optuna's tree-structured Parzen estimator over the same edits.",
