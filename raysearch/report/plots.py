@@ -116,8 +116,9 @@ def _filters(file: Path) -> Figure:
             interpolation="none",
         )
         axes.set_axis_off()
-        shape = f"{filters.shape[1]} features x {filters.shape[2]} rows"
-        axes.set_title(f"{part}: {len(filters)} first filters of {shape}", fontsize=10)
+        shape = " x ".join(map(str, filters.shape[1:]))
+        title = f"{part}: the {len(filters)} filters of its first convolution, {shape} each"
+        axes.set_title(title, fontsize=9)
         figure.colorbar(image, ax=axes, shrink=0.6)
     return figure
 
