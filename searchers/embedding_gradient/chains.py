@@ -29,7 +29,6 @@ from raysearch.architecture.sequences.chains import (
     MAX_ROWS,
     NONE,
     NORM,
-    OTHER,
 )
 from raysearch.errors import ConfigError
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
 
 Row = tuple[int, int, int, int, int]
-DRAWN = 1024
+DRAWN = {"paper": 2048, "restricted": 128}
 """Chains that are drawn at a time."""
 MAX_DRAWS = 64
 """Draws after which a sample is as small as it is."""
@@ -84,16 +83,19 @@ def nearest_valid(
     size, is_flat = list(input_shape[1:]), len(input_shape) == 1
     channels, made = int(input_shape[0]), []
     for kind, kernel, outputs, stride, padding in np.asarray(rows, np.int64).tolist():
-        if kind in (NONE, OTHER):
+        if not CONV <= kind <= LINEAR:
             continue
         if kind in _WINDOWS:
-            if is_flat or (kind != CONV and min(size) < 2):
-                continue
             kernel, stride, padding = max(kernel, 1), max(stride, 1), max(padding, 0)
-            if kind != CONV:
-                kernel = min(kernel, *size)
-                padding = min(padding, kernel // 2)
+            is_pool = kind != CONV
+            fits = kernel <= min(size, default=0) + 2 * padding
+            fits &= not is_pool or padding <= kernel // 2
+            if is_flat or (is_pool and not fits and min(size) < 2):
+                continue
             kernel = min(kernel, min(size) + 2 * padding)
+            if is_pool and padding > kernel // 2:
+                padding = kernel // 2
+                kernel = min(kernel, min(size) + 2 * padding)
             size = [(one + 2 * padding - kernel) // stride + 1 for one in size]
         else:
             kernel = stride = padding = 0
@@ -235,7 +237,7 @@ class ChainDomain:
             if len(made) >= num:
                 break
             drawn = sample_chains(
-                DRAWN, rng, self.input_shape, self.num_classes, sampler=self.sampler
+                DRAWN[self.sampler], rng, self.input_shape, self.num_classes, sampler=self.sampler
             )
             drawn = drawn[(drawn[:, :, 0] != NONE).sum(axis=1) <= self.num_rows]
             drawn = drawn[valid_chains(drawn, self.input_shape, self.num_classes)]
@@ -245,7 +247,9 @@ class ChainDomain:
                 is_cut = fit is not None and fit != chain
                 if fit is not None and not (is_cut and self.sampler == "paper"):
                     made.append(self._pad(np.array(fit)))
-        return made[:num]
+                if len(made) == num:
+                    break
+        return made
 
     def _changed(self, rows: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
         """Some layers left out, all widths changed a little, and together."""

@@ -99,8 +99,9 @@ class FaithfulStep:
         if self.prior is None:
             return learned
         values = np.array([_accuracy(one) for one in self.prior.full], float)
-        sizes = self.prior.sizes(self.options.size)
-        return joined(Learned(self.prior.rows, values, sizes), learned, self.domain.num_rows)
+        return joined(
+            Learned(self.prior.rows, values, self.prior.sizes), learned, self.domain.num_rows
+        )
 
 
 def _accuracy(observation: Observation) -> float:

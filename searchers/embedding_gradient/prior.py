@@ -18,7 +18,6 @@ from searchers.targets import NEEDED, ratio
 if TYPE_CHECKING:
     from raysearch.architecture import Architecture, SearchSpace
 
-METRICS = {"params": "num_params", "macs": "macs", "latency": "latency_ms"}
 LEAST = 2
 """Students of another run below which it teaches nothing."""
 
@@ -30,11 +29,13 @@ class Prior:
     Attributes:
         full: n of them.
         rows: [n, T, 5] their sequences; zeros behind shorter ones.
+        sizes: [n] float64, what f_p regresses.
         has_budget: of the search that begins with them.
     """
 
     full: tuple[Observation, ...]
     rows: np.ndarray
+    sizes: np.ndarray
     has_budget: bool
 
     @property
@@ -53,10 +54,6 @@ class Prior:
             return np.exp([-one.metrics["loss"] for one in self.full])
         return np.array([one.value for one in self.full], float)
 
-    def sizes(self, size: str) -> np.ndarray:
-        """As the run's log states them: [n] float64."""
-        return np.array([one.metrics[METRICS[size]] for one in self.full], float)
-
 
 def read_prior(space: SearchSpace, path: str, *, chains: bool, size: str) -> Prior:
     """Reads a run's folder.
@@ -74,21 +71,26 @@ def read_prior(space: SearchSpace, path: str, *, chains: bool, size: str) -> Pri
 
     source = read_source(path)
     _check_teacher(space.teacher, source, path, chains=chains)
-    full, sequences = [], []
+    full, sequences, sizes = [], [], []
     num_rows = len(encode_sequence(space.teacher))
     for one in source.full:
-        rows = encode_sequence(source.space.apply(one.architecture))
-        if METRICS[size] in one.metrics and (chains or len(rows) == num_rows):
+        student = source.space.apply(one.architecture)
+        rows = encode_sequence(student)
+        counts = {"params": student.num_params, "macs": student.macs}
+        found = {**counts, "latency": one.metrics.get("latency_ms")}[size]
+        if found is not None and (chains or len(rows) == num_rows):
             full.append(one)
             sequences.append(rows)
+            sizes.append(float(found))
     if len(full) < LEAST:
+        reports = " and report latency_ms" if size == "latency" else ""
         raise ConfigError(
-            f"search.warm_start is {str(path)!r}, of whose students {len(full)} are of this teacher's layers and report {METRICS[size]}, "
+            f"search.warm_start is {str(path)!r}, of whose students {len(full)} have this teacher's layers{reports}, "
             f"but {LEAST} are needed: choose another run"
         )
     longest = max(map(len, sequences))
     padded = [np.pad(rows, ((0, longest - len(rows)), (0, 0))) for rows in sequences]
-    return Prior(tuple(full), np.stack(padded), bool(space.limits))
+    return Prior(tuple(full), np.stack(padded), np.array(sizes), bool(space.limits))
 
 
 def _check_teacher(teacher: Architecture, source: Source, path: str, *, chains: bool) -> None:

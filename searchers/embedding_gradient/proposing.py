@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,14 +31,14 @@ from searchers.targets import LEAST_FACTOR, Targets
 if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
 
-NUM_SPARE = 16
-"""Further students of a step, for those that turn out to be known or, measured, out of the budget."""
+MAX_RANKED = 256
+"""Of the judged ones that are kept."""
+MAX_ATTEMPTS = 3
+"""Lots of descents after which a random student is proposed instead."""
 MAX_JUDGED = 4096
 """Decoded students that are judged in a step."""
 ENCODE_EVERY = 15
 """Steps between two returns to the embedding of the nearest student, where the trust region asks for it."""
-SHARES = {"teacher": 1, "uniform": 1, "random": 2}
-"""Starts that are not evaluated students."""
 
 _DRAWING = 1
 
@@ -59,28 +59,51 @@ class DescentStep:
     options: StepOptions
     prior: Prior | None
     fitter: Fitter
+    _last: tuple[tuple[Any, ...], list[Choice]] | None = None
 
     def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
         with one_thread():
             return self._choose(snapshot, cancelled)
 
     def _choose(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
-        options, rng = self.options, np.random.default_rng([*snapshot.seed, _DRAWING])
-        targets = self._targets(snapshot.full)
-        model = self.fitter.fit(self._first(snapshot.full, targets), snapshot.seed[0], cancelled)
+        """The new ones of the judged; where none is left, of descents from further random starts."""
+        first = self._first(snapshot.full)
+        again = snapshot.seed[-1]
+        for attempt in range(again, again + MAX_ATTEMPTS):
+            judged = self._judged(first, (snapshot.seed[0], len(first), attempt), cancelled)
+            if cancelled():
+                return []
+            new = [choice for choice in judged if choice.text not in snapshot.known]
+            if new:
+                return new
+        return []
+
+    def _judged(
+        self, full: Sequence[Observation], seed: tuple[int, ...], cancelled: Cancelled
+    ) -> list[Choice]:
+        """The students of one lot of descents, the best first. They change with the model, which is every few observations."""
+        targets = self._targets(full)
+        learned = self._with_prior(self._learned(full, targets), targets)
+        key = (seed, learned.key)
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        options, rng = self.options, np.random.default_rng([*seed, _DRAWING])
+        model = self.fitter.fit(learned, seed[0], cancelled)
         if cancelled():
             return []
-        good = self._best(snapshot.full, targets, model) if snapshot.full else []
+        good = self._best(full, targets, model) if full else []
         found = self.candidates(model, good, rng, cancelled)
         near = []
         if options.neighbour_share > 0 and good:
             share = min(options.neighbour_share, 0.95)
-            near = self.domain.neighbours(good, round(len(found) * share / (1 - share)), rng)
+            parents = good[: options.num_starts]
+            near = self.domain.neighbours(parents, round(len(found) * share / (1 - share)), rng)
         origin = dict.fromkeys(near, "mutation") | dict.fromkeys(found, "descent")
-        texts = [text for text in origin if text not in snapshot.known]
-        if cancelled() or not texts:
+        if cancelled() or not origin:
             return []
-        return self._pick(model, texts, origin, targets, rng)
+        judged = self._rank(model, origin, targets, rng)
+        self._last = key, judged
+        return judged
 
     def candidates(
         self,
@@ -131,7 +154,7 @@ class DescentStep:
             mean, sd = mean[-len(full) :], sd[-len(full) :]
             noise = float(np.sqrt(np.mean(np.square(mean - learned.values))))
             model = self.fitter.fit(
-                self._first(full, targets), snapshot.seed[0], lambda: False, keep=False
+                self._with_prior(learned, targets), snapshot.seed[0], lambda: False, keep=False
             )
             embedding = model.embed(learned.rows).double().numpy()
             places = principal_map(embedding)
@@ -154,8 +177,9 @@ class DescentStep:
     def networks(self, snapshot: Snapshot) -> Networks:
         """The newest that the search used; raises FitDiverged."""
         with one_thread():
-            targets = self._targets(snapshot.full)
-            learned = self._first(snapshot.full, targets)
+            first = self._first(snapshot.full)
+            targets = self._targets(first)
+            learned = self._with_prior(self._learned(first, targets), targets)
             return self.fitter.fit(learned, snapshot.seed[0], lambda: False).networks
 
     # What is learned from
@@ -167,11 +191,10 @@ class DescentStep:
             composite = False
         return Targets.of(self.space, full, composite)
 
-    def _first(self, full: Sequence[Observation], targets: Targets) -> Learned:
+    def _first(self, full: Sequence[Observation]) -> Sequence[Observation]:
         """The observations that the networks have learned from: as many as are a multiple of `refit_every`."""
         every = self.options.refit_every
-        num = max(len(full) - len(full) % every, min(len(full), every))
-        return self._with_prior(self._learned(full[:num], targets), targets)
+        return full[: max(len(full) - len(full) % every, min(len(full), every))]
 
     def _learned(self, full: Sequence[Observation], targets: Targets) -> Learned:
         texts = [one.architecture for one in full]
@@ -185,8 +208,9 @@ class DescentStep:
         if self.prior is None:
             return learned
         values = self.prior.values(composite=targets.composite)
-        sizes = self.prior.sizes(self.options.size)
-        return joined(Learned(self.prior.rows, values, sizes), learned, self.domain.num_rows)
+        return joined(
+            Learned(self.prior.rows, values, self.prior.sizes), learned, self.domain.num_rows
+        )
 
     # Descents
 
@@ -232,25 +256,20 @@ class DescentStep:
         value = (measured + believed) / 2 * self._factor(texts, targets)
         return [texts[int(place)] for place in np.argsort(-value, kind="stable")]
 
-    def _pick(
-        self,
-        model: Model,
-        texts: list[str],
-        origin: dict[str, str],
-        targets: Targets,
-        rng: np.random.Generator,
+    def _rank(
+        self, model: Model, origin: dict[str, str], targets: Targets, rng: np.random.Generator
     ) -> list[Choice]:
+        texts = list(origin)
         factor = self._factor(texts, targets)
         Y = model.embed(self.domain.rows(texts))
         mean, sd = model.predict(Y)
-        count = min(len(texts), self.options.batch_size + NUM_SPARE)
         if self.options.pick == "thompson":
             with torch.no_grad():
                 drawn = model.values.to_value(model.networks.f_a(Y).double().numpy()) * factor
-            order = _in_turns(drawn[rng.permutation(len(drawn))], count)
+            order = _in_turns(drawn[rng.permutation(len(drawn))], MAX_RANKED)
         else:
             bound = self.options.kappa if self.options.pick == "bound" else 0.0
-            order = np.argsort(-(mean - bound * sd) * factor, kind="stable")[:count].tolist()
+            order = np.argsort(-(mean - bound * sd) * factor, kind="stable")[:MAX_RANKED].tolist()
         spread = np.sqrt(np.square(sd) + model.noise**2)
         return [
             Choice(

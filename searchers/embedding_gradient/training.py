@@ -11,6 +11,7 @@ Notation
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,6 +28,9 @@ MAX_POINTS = 200
 """Of a history that is kept."""
 PERIOD, DROP = 0.3, 0.2
 """Faithful: the rate falls to a fifth after each 30 % of the iterations. The paper says "period 30" without a unit."""
+
+RISE = 0.1
+"""Ours: the share of the steps in which the rate rises; then it falls as a cosine."""
 
 
 class FitDiverged(Exception):
@@ -52,8 +56,8 @@ class FitOptions:
     num_pretrain: int = 300
     num_steps: int = 100
     lr: float = 3e-3
-    batch_size: int = 256
-    num_unlabelled: int = 64
+    batch_size: int = 64
+    num_unlabelled: int = 32
     l1: float = 1.0
     l2: float = 1.0
     weight_decay: float = 1e-3
@@ -241,9 +245,14 @@ def _optimizer(
     adam = torch.optim.AdamW(
         parameters, lr=options.lr, weight_decay=options.weight_decay, foreach=True
     )
-    return adam, torch.optim.lr_scheduler.OneCycleLR(
-        adam, options.lr, total_steps=max(num_steps, 4), pct_start=0.1
-    )
+    rise = max(1, round(RISE * num_steps))
+
+    def share(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, num_steps - rise)))
+
+    return adam, torch.optim.lr_scheduler.LambdaLR(adam, share)
 
 
 def _settle(networks: Networks, parts: list[Examples]) -> None:
