@@ -118,7 +118,7 @@ def loss_figure(refits: Sequence[Refit], name: str) -> Html | None:
         return None
     last = _points(shown[-1], name)
     alt = (
-        f"{name} over the steps of {len(shown)} trainings of the embedding; the last one falls from "
+        f"{name} over the steps of {len(shown)} trainings of the embedding; the last one goes from "
         f"{decimal(last[0][1])} to {decimal(last[-1][1])}."
     )
     return draw(f"embedding-{name}", lambda axes: plot_losses(axes, shown, name, COLOUR), alt=alt)
