@@ -1,14 +1,19 @@
-"""What one step of multi_kernel_bo costs, in CPU seconds of the process.
+"""What proposing costs, in CPU seconds of the process: one step of multi_kernel_bo, or whole searches by any method.
 
     python -m benchmarks.proposal_step                                   # ResNet-34, 80 observations, K = 8, 8 x 1,000 candidates
     python -m benchmarks.proposal_step --observations 20 80 320 1000 --modes mlp features
     python -m benchmarks.proposal_step --teachers vgg19 resnet34 torchvision:densenet121 --modes mlp
     python -m benchmarks.proposal_step --threads 2 --modes lstm          # wall seconds fall
     python -m benchmarks.proposal_step --device cuda --modes lstm
+    python -m benchmarks.proposal_step --method n2n gp evolution random tpe --observations 200
+    python -m benchmarks.proposal_step --method n2n --option faithful=true --teachers resnet18 resnet34 vgg19 --observations 1000
 
 Modes: `lstm` is the paper's step (faithful), `mlp` our own, `features` the process on features alone. The observations are random
 students whose values are made up (accuracy that grows with what is left of the teacher, and noise): a step's cost does not depend on
 their truth. A step includes learning all kernels, drawing, encoding and embedding the candidates, and the acquisition.
+
+With `--method` a search asks and is told in turn, so many times as there are observations, with the same made-up values: the medians and
+the most of an `ask` and of a `tell`, and the sum of all.
 """
 
 from __future__ import annotations
@@ -24,13 +29,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from raysearch.architecture import SearchSpace
 from raysearch.models import trace
 from raysearch.models.teachers.registry import load_teacher
-from searchers.algorithm import Observation
+from searchers.algorithm import Exhausted, Observation, Proposal
 from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
 from searchers.multi_kernel_bo.snapshot import Snapshot
+from searchers.registry import make_algorithm
 
 MODES = ("lstm", "mlp", "features")
 NOISE = 0.02
@@ -94,21 +101,88 @@ def time_steps(
     }
 
 
+def time_search(
+    space: SearchSpace, method: str, count: int, given: dict[str, Any]
+) -> dict[str, Any]:
+    """CPU seconds of the calls of one search of `count` evaluations."""
+    algorithm = make_algorithm(method, space, 0, given, num_trials=count)
+    asks, tells = [], []
+    prepare = getattr(algorithm, "warm_up", None)
+    if prepare is not None:
+        prepare()
+    for number in range(count):
+        start = time.process_time()
+        try:
+            proposal = algorithm.ask()
+        except Exhausted:
+            break
+        asks.append(time.process_time() - start)
+        assert proposal is not None, "nothing is outstanding, so there is nothing to wait for"
+        observation = observe(space, proposal, number)
+        start = time.process_time()
+        algorithm.tell(observation)
+        tells.append(time.process_time() - start)
+    return {
+        "evaluations": len(tells),
+        "ask_cpu_s": round(statistics.median(asks), 5),
+        "most_ask_cpu_s": round(max(asks), 4),
+        "tell_cpu_s": round(statistics.median(tells), 5),
+        "most_tell_cpu_s": round(max(tells), 4),
+        "cpu_s": round(sum(asks) + sum(tells), 2),
+    }
+
+
+def observe(space: SearchSpace, proposal: Proposal, number: int) -> Observation:
+    """A made-up value of f: accuracy falls with what is left of the teacher, and noise."""
+    student = space.apply(proposal.architecture)
+    compression = 1 - student.num_params / space.teacher.num_params
+    noise = np.random.default_rng(number).normal(0, NOISE)
+    accuracy = float(np.clip(0.9 * (1 - compression) ** 0.1 + noise, 0.01, 1.0))
+    value = compression * (2 - compression) * accuracy
+    metrics = {"accuracy": accuracy, "teacher_accuracy": 1.0, "compression": compression}
+    return Observation(
+        proposal.architecture, value, 1.0, "full", metrics=metrics, extra=proposal.extra
+    )
+
+
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A row for each teacher, mode and number of observations."""
+    """A row for each teacher, mode or method, and number of observations."""
     for teacher in options.teachers:
         space = make_space(teacher, options.image, options.classes)
         layers = len(space.encode(space.batch([space.largest()]))[0])
+        if options.method:
+            given = {key: yaml.safe_load(value) for key, value in options.option}
+            for method in options.method:
+                for count in options.observations:
+                    row = {"teacher": teacher, "layers": layers, "mode": method, "options": given}
+                    yield row | time_search(space, method, count, given)
+            continue
         for mode in options.modes:
             for count in options.observations:
                 row = {"teacher": teacher, "layers": layers, "mode": mode, "observations": count}
                 yield row | time_steps(space, mode, count, options)
 
 
+def text_of(row: dict[str, Any]) -> str:
+    """One line on a step of multi_kernel_bo."""
+    return (
+        f"{row['teacher']}, {row['layers']} layers, {row['observations']} observations, {row['mode']}: "
+        f"{row['cpu_s']} CPU s, {row['wall_s']} s"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--teachers", nargs="+", default=["resnet34"])
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--method", nargs="+", help="time whole searches by these methods instead")
+    parser.add_argument(
+        "--option",
+        nargs="+",
+        default=[],
+        type=lambda text: text.split("=", 1),
+        help="of these methods, KEY=VALUE",
+    )
     parser.add_argument("--observations", nargs="+", type=int, default=[80])
     parser.add_argument("--kernels", type=int, default=8)
     parser.add_argument("--candidates", type=int, default=1000, help="of each kernel")
@@ -131,11 +205,7 @@ def main() -> None:
     }
     print(json.dumps(about))
     for row in measure(options):
-        print(
-            f"{row['teacher']}, {row['layers']} layers, {row['observations']} observations, {row['mode']}: "
-            f"{row['cpu_s']} CPU s, {row['wall_s']} s",
-            flush=True,
-        )
+        print(json.dumps(row) if options.method else text_of(row), flush=True)
         if options.out:
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row | about) + "\n")

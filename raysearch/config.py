@@ -105,7 +105,7 @@ class BudgetConfig(_Section):
 class SearchConfig(_Section):
     """Who proposes students, how many are tried, and how many at once (null: as many as the resources allow).
 
-    `warm_start` is the folder of another run, of any teacher, whose search the method begins with (multi_kernel_bo).
+    `warm_start` is the folder of another run, of any teacher, whose search the method begins with (multi_kernel_bo, n2n).
 
     `epochs` and `seconds` end the search too (see `raysearch.effort`), whichever comes first; null: `trials` alone does.
 

@@ -67,7 +67,8 @@ def conclude(
         found for stage, candidate in plan.finalists if (found := _finalist(stage, candidate))
     ]
     if not finalists:
-        reasons = {record["reason"] for record in plan.search.log.records if "reason" in record}
+        logs = (plan.search.log, plan.finish.log)
+        reasons = {one["reason"] for log in logs for one in log.records if "reason" in one}
         raise RunError(
             f"no student could be trained ({'; '.join(sorted(reasons)) or 'no trial was completed'})"
         )

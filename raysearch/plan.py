@@ -340,6 +340,9 @@ def _uniform_of_size(problem: Problem, search: SearchStage) -> str | None:
     best = search.best(1)
     if not best:
         return None
-    scaled = _scaled(problem.config, problem.space, {"params": int(best[0]["num_params"])})
+    try:
+        scaled = _scaled(problem.config, problem.space, {"params": int(best[0]["num_params"])})
+    except BudgetError:  # networks of their own may be smaller than any edit of the teacher
+        scaled = str(problem.space.smallest())
     # it stays within limits that there may be beside the floor
     return str(problem.space.repair(problem.space.batch([scaled]))[0])

@@ -11,6 +11,9 @@ so whenever the process dies, this file and the later lines give the state that 
     log line written, method not told the line is told on resume
     method told                       the same
 
+It is written whole each time, which keeps it simple: 9 ms of a processor for the 1.5 MB of N2N's two policies and 140 students, 33 ms after
+1,000 students.
+
 A file that is torn or belongs to another run is refused: starting the method anew in silence would throw away what it had learned.
 """
 

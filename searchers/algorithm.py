@@ -4,6 +4,10 @@ Who calls: exactly one process holds an algorithm (the driver), from one thread.
 started, so proposals may be outstanding when it is called again; `tell` is called once for each finished student, in the order in
 which they finish, and also for students that the algorithm never proposed (a warm start, another run's results).
 An algorithm is deterministic: its seed and the order of its calls determine every proposal.
+
+What runs it looks for more, where an algorithm has it: `busy` (see `is_busy`); `keeps_state = True` where being told all outcomes again would not
+give what was learned, so that its state must be kept (`raysearch.search_state`); `write_knowledge(folder)`, called at a run's end;
+`insight()` (`searchers.insight`).
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ class Proposal:
     """A student to evaluate.
 
     Attributes:
-        architecture: the edits' text, which `SearchSpace.parse` reads.
+        architecture: the edits' text, or that of a whole network (`Architecture.to_compact`): what `SearchSpace.apply` takes.
         extra: what else the trial's config shall hold; JSON-native (Tune's state turns tuples into lists and int keys into text).
     """
 

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from raysearch.finish import Finalist, rank
+from raysearch.errors import RunError
+from raysearch.files import RunFiles
+from raysearch.finish import Finalist, conclude, rank
 from raysearch.stages import Candidate
 
 
@@ -63,3 +65,14 @@ def test_within_a_budget_the_cross_entropy_counts_and_then_the_accuracy():
 def test_without_a_budget_the_reward_counts():
     rewarded = [finalist("1/1", 0.9, value=0.3), finalist("2/2", 0.8, value=0.5)]
     assert order(rewarded, problem("f"), None) == ["2/2", "1/1"]
+
+
+def test_the_end_without_a_student_says_why(tmp_path):
+    """The only finalist diverged in its full training."""
+
+    def log(*reasons):
+        return SimpleNamespace(log=SimpleNamespace(records=[{"reason": r} for r in reasons] + [{}]))
+
+    plan = SimpleNamespace(finalists=[], search=log("out of memory"), finish=log("not finite"))
+    with pytest.raises(RunError, match="not finite; out of memory"):
+        conclude(None, RunFiles(tmp_path), plan, lambda module, part: {})  # type: ignore[arg-type]

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raysearch.architecture import SearchSpace
 from raysearch.config import Config, load_config
+from raysearch.models import num_parameters
+from raysearch.models.teachers.registry import load_teacher
 from raysearch.plan import first_candidates, wants_uniform
 from raysearch.schedules import stage_scheduler
-from raysearch.subject import load_graph
+from raysearch.subject import load_graph, make_space
 from searchers.registry import make_algorithm
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -115,26 +116,38 @@ def test_nothing_of_ours_comes_before_beside_or_between(name):
 
 
 @pytest.mark.parametrize("name", TEACHERS)
-def test_teachers_have_the_printed_sizes_and_the_method_takes_the_options(name):
+def test_teachers_have_the_printed_sizes(name):
     config = of_paper(name)
     _, classes, shape, millions, digits = TEACHERS[name]
-    _, architecture = load_graph(config, classes, shape)
-    assert round(architecture.num_params / 1e6, digits) == millions
-    space = SearchSpace(architecture, ("remove", "shrink"), min_channels=10)
-    method = make_algorithm(
-        config.search.method,
-        space,
-        options=config.search.options,
-        num_trials=config.search.trials,
-    )
-    assert getattr(method, "faithful", None) is True
+    module = load_teacher(config.teacher.model, num_classes=classes, input_shape=shape)
+    assert round(num_parameters(module) / 1e6, digits) == millions
+    asked = config.teacher.input_shape
+    assert asked is not None
+    assert tuple(asked) == shape
 
 
 def test_caltech_s_printed_size_does_not_tell_256_classes_from_257():
     """The set has 257 folders, one of them clutter; the paper does not say."""
-    config = of_paper("caltech256_resnet18")
-    sizes = [load_graph(config, classes, (3, 224, 224))[1].num_params for classes in (256, 257)]
+    model = of_paper("caltech256_resnet18").teacher.model
+    sizes = [
+        num_parameters(load_teacher(model, num_classes=classes, input_shape=(3, 224, 224)))
+        for classes in (256, 257)
+    ]
     assert sizes == [11_307_840, 11_308_353]
+
+
+@pytest.fixture(scope="module")
+def space():
+    config = of_paper("mnist_vgg13")
+    _, architecture = load_graph(config, 10, (1, 28, 28))
+    return make_space(config, architecture)
+
+
+@pytest.mark.parametrize("name", READY)
+def test_the_method_takes_the_options(name, space):
+    search = load_config(CONFIGS / f"{name}.yaml").search
+    method = make_algorithm(search.method, space, options=search.options, num_trials=search.trials)
+    assert getattr(method, "faithful", None) is True
 
 
 def test_the_transfer_differs_from_its_source_in_teacher_and_warm_start_alone():
@@ -179,4 +192,5 @@ def test_the_small_example_differs_from_the_paper_where_it_says_so():
         "finish.batch_size",
         "finish.milestones",
         "finish.views",
+        "finish.clip_norm",
     }

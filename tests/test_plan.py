@@ -2,9 +2,11 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from raysearch import load_config, prepare
+from raysearch.architecture.sequences import decode_chain
 from raysearch.files import RunFiles
 from raysearch.plan import first_candidates, make_plan, with_near_misses
 from searchers.algorithm import Exhausted, Observation, Proposal
@@ -148,3 +150,46 @@ def test_the_pruned_baseline_is_searched_and_finished_beside_the_search(tmp_path
     for stage in ("prune", "prune_finish"):
         found = [channels for name, channels, _ in trained if name == stage]
         assert found == ["prune-l2", "prune-taylor"]
+
+
+class Tiny:
+    """A method that proposes networks of its own, smaller than any edit of the teacher."""
+
+    def __init__(self, space):
+        self.space = space
+        self.kernels = iter((8, 7, 6))
+
+    def ask(self):
+        rows = [(1, next(self.kernels), 1, 1, 0), (8, 0, 10, 0, 0)]  # a convolution, a linear layer
+        return Proposal(decode_chain(np.array(rows), (1, 8, 8), 10).to_compact())
+
+    def tell(self, observation):
+        pass
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_networks_of_their_own_go_through_all_stages_beside_the_smallest_uniform_student(tmp_path):
+    search = {"method": "tests.test_plan:Tiny", "trials": 3, "first": []}
+    config = {
+        "budget": None,
+        "space": {"min_channels": 4},
+        "search": search,
+        "baselines": ["uniform", "random"],
+        "finish": {"students": 2},
+        "distill": {"report": ["latency_ms"]},
+    }
+    problem, trained = trained_by(config, tmp_path)
+    by_stage = {
+        stage: [text for name, _, text in trained if name == stage] for stage, *_ in trained
+    }
+    assert set(by_stage) == {"search", "random", "uniform", "finish", "random_finish"}
+    sizes = [problem.space.apply(text).num_params for text in by_stage["search"]]
+    smallest = problem.space.smallest()
+    assert max(sizes) < problem.space.num_params(smallest)[0]
+    assert by_stage["uniform"] == [str(smallest)]
+    assert set(by_stage["finish"]) < set(by_stage["search"])

@@ -7,12 +7,16 @@ import json
 
 import pytest
 
+from raysearch.architecture import SearchSpace
 from raysearch.errors import RunFolderError
 from raysearch.search_state import SearchState, keeps_state
 from raysearch.stages import ObservationLog, SearchStage
 from searchers.algorithm import Exhausted, Observation
 from searchers.evolution import EvolutionAlgorithm
+from searchers.n2n.algorithm import N2NAlgorithm
 from searchers.random import RandomAlgorithm
+from searchers.state import dump_state
+from tests.architecture.nets import Builder
 from tests.searchers.conftest import ToySpace, accuracy_of
 
 NUM_TRIALS, SLOTS = 14, 3
@@ -80,16 +84,16 @@ def dying(cls, method, clock):
 class Session:
     """A life of a process: a stage on the files of a folder, `SLOTS` students in training at a time, the oldest ends first."""
 
-    def __init__(self, folder, clock):
-        self.folder, self.clock = folder, clock
-        self.file = folder / "session.json"
-        self.algorithm = Learning(SPACE)
+    def __init__(self, folder, clock, algorithm=None, value=accuracy_of):
+        self.folder, self.clock, self.value = folder, clock, value
+        self.algorithm = algorithm or Learning(SPACE)
+        self.space = self.algorithm.space
         self.stage = SearchStage(
             "search",
             self.algorithm,
             num_trials=NUM_TRIALS,
             log=dying(ObservationLog, "append", clock)(folder / "observations.jsonl"),
-            identify=lambda text: SPACE.apply(text).id,
+            identify=lambda text: self.space.apply(text).id,
             state=dying(SearchState, "save", clock)(folder / "search_state.json", "teacher"),
         )
         self.training = []
@@ -102,7 +106,7 @@ class Session:
             if not self.training:
                 return
             proposal = self.training.pop(0)
-            value = accuracy_of(SPACE, proposal.architecture)
+            value = self.value(self.space, proposal.architecture)
             failed = round(value * 1e6) % 7 == 0
             self.clock.tick()
             self.stage.tell(
@@ -192,6 +196,59 @@ def test_a_finished_search_is_extended_with_what_it_had_learned(tmp_path, whole,
     Session(tmp_path, Clock()).run()
     assert lines(tmp_path)[:9] == expected[:9]
     assert [line["number"] for line in lines(tmp_path)] == list(range(1, NUM_TRIALS + 1))
+
+
+@pytest.fixture(scope="module")
+def chain_space():
+    """A small convolutional network, which N2N's policies read."""
+    builder = Builder(1, 8, 8)
+    for number, width in enumerate((6, 6, 12, 12)):
+        builder.conv(f"conv{number}", width)
+        builder.relu(f"relu{number}")
+    builder.mean()
+    builder.linear("fc", 5)
+    return SearchSpace(builder.done(), ("remove", "shrink"), grouping="by_size")
+
+
+def small_is_good(space, text):
+    """A reward that does not need a training, and tells students apart."""
+    student = space.apply(text)
+    share = student.num_params / space.teacher.num_params
+    return (1 - share) * (0.5 + 0.5 * (int(student.id, 16) % 97) / 97)
+
+
+def learned(algorithm):
+    """All that N2N's next steps depend on, exactly."""
+    state = algorithm.state_dict()
+    told = {key: (one["value"], one["status"]) for key, one in state["ledger"]["told"].items()}
+    rest = {key: value for key, value in state.items() if key != "ledger"}
+    return dump_state({**rest, "told": told, "pending": state["ledger"]["pending"]})
+
+
+def n2n(space):
+    return N2NAlgorithm(space, seed=3, num_trials=NUM_TRIALS, rollouts=2)
+
+
+def test_policies_learn_from_each_result_once_whatever_moment_the_process_dies_at(
+    tmp_path, chain_space
+):
+    """Weights, optimiser, generators, open rollouts: bit for bit those of a search that nothing cut."""
+    (tmp_path / "whole").mkdir()
+    whole = Session(tmp_path / "whole", Clock(), n2n(chain_space), small_is_good)
+    whole.run()
+    expected, knowledge = lines(tmp_path / "whole"), learned(whole.algorithm)
+    assert len(expected) == NUM_TRIALS
+    iterations = {kind: one.iteration for kind, one in whole.algorithm._controllers.items()}
+    assert min(iterations.get(kind, 0) for kind in ("remove", "shrink")) >= 2
+    for deadline in range(1, whole.clock.now + 1, 3):  # all moments of a trial: there are seven
+        folder = tmp_path / str(deadline)
+        folder.mkdir()
+        with pytest.raises(Died):
+            Session(folder, Clock(deadline), n2n(chain_space), small_is_good).run()
+        last = Session(folder, Clock(), n2n(chain_space), small_is_good)
+        last.run()
+        assert lines(folder) == expected, deadline
+        assert learned(last.algorithm) == knowledge, deadline
 
 
 def saved(folder):

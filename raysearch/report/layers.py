@@ -34,6 +34,7 @@ class Row:
         teacher: None for a layer that only the student has.
         student: None for a layer that the student has lost.
         skips: the layers whose outputs were newly added to this one's input.
+        window_changed: the student's kernel is another; then `op` names both.
     """
 
     name: str
@@ -41,17 +42,24 @@ class Row:
     teacher: Side | None
     student: Side | None
     skips: tuple[str, ...] = ()
+    window_changed: bool = False
 
     @property
     def change(self) -> str:
-        """One word: "kept", "narrower", "thinner input", "removed" or "added"."""
+        """In a word or two: "kept", "narrower", "thinner input", "removed" or "added"; where layers are refitted also "wider", "wider input"."""
         if self.student is None:
             return "removed"
         if self.teacher is None:
             return "added"
-        if self.student.width != self.teacher.width:
-            return "narrower"
-        return "kept" if self.student.num_params == self.teacher.num_params else "thinner input"
+        before, after = self.teacher.width or 0, self.student.width or 0
+        if before != after:
+            return "narrower" if after < before else "wider"
+        if self.student.num_params == self.teacher.num_params:
+            return "kept"
+        if self.window_changed:
+            return "smaller kernel"
+        less = self.student.num_params < self.teacher.num_params
+        return "thinner input" if less else "wider input"
 
 
 def compare_layers(teacher: Architecture, student: Architecture) -> tuple[Row, ...]:
@@ -63,7 +71,9 @@ def compare_layers(teacher: Architecture, student: Architecture) -> tuple[Row, .
         if layer.op in QUIET and not skips:
             continue
         after = None if now is None else _side(now)
-        rows.append(Row(layer.name, describe(layer), _side(layer), after, skips))
+        changed = now is not None and now.attrs.get("kernel") != layer.attrs.get("kernel")
+        op = f"{describe(layer)} → {describe(now)}" if now and changed else describe(layer)
+        rows.append(Row(layer.name, op, _side(layer), after, skips, changed))
     for layer in student.layers:
         if layer.name not in teacher.index and layer.op not in QUIET:
             rows.append(Row(layer.name, describe(layer), None, _side(layer)))

@@ -250,8 +250,8 @@ def _layers(run: RunFolder, stage: str) -> list[Layer]:
     for row in _rows(run.policy, "layers"):
         share = number(row.get("keep" if stage == "remove" else "ratio"))
         if row.get("stage") == stage and share is not None:
-            words = (text_of(row.get(key)) for key in ("layer", "type", "factor"))
-            found.append(Layer(*words, share))
+            name, kind, factor = (text_of(row.get(key)) for key in ("layer", "type", "factor"))
+            found.append(Layer(name, kind, factor, share))
     return found
 
 

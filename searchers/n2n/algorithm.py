@@ -13,7 +13,8 @@ it enters: no more than the rollouts that are open at a time, divided by m. One 
 policy. The update does not depend on the order within a batch.
 
 An architecture is trained once. A rollout that makes a known one gets its reward at once (the paper's cache), one that makes a student in
-training waits for it. Rewards by rule:
+training waits for it. A batch of known students only teaches the policy nothing that it does not know, and makes it repeat itself the more, as
+the moving average lags behind: such a batch has an entropy bonus, unless `faithful`, so that new students follow. Rewards by rule:
 
     full               the observation's value, under constraints as in `raysearch.objective.constrained_reward`
     failed, degenerate -1; a degenerate one (not smaller than the teacher, or not a network) is not trained at all
@@ -44,6 +45,7 @@ from searchers.constraints import any_violated, costs_of, parse_constraints
 from searchers.ledger import Ledger, check_version
 from searchers.n2n.options import (
     CONSTRAINT,
+    EXPLORE,
     KINDS,
     NOUNS,
     STAGES,
@@ -66,8 +68,8 @@ ITERATIONS = 100
 """Of each stage, where nothing else ends it (the paper: at least 100)."""
 ANSWERS_PER_CALL = 20
 """Rollouts that may be answered within one call while students train, so that Tune's loop is not held up."""
-ANSWERS_IN_A_ROW = 200
-"""Rollouts in a row that needed no trial: then the policy has converged, and the stage ends."""
+ANSWERS_IN_A_ROW = 100
+"""Rollouts in a row that needed no trial: then the stage ends, as its policy has converged, or as all its students are known."""
 STATE_VERSION = 1
 
 
@@ -79,7 +81,8 @@ class N2NAlgorithm:
         seed: of everything random.
         faithful: the paper's: `refit`, `windows`, and the rules of its text (any layer that the graph lets go, hidden linear layers shrink);
             stage two waits for the last rollouts of stage one.
-        stages: "both", "remove" or "shrink" (from the best known student, or from the teacher).
+        stages: "both", "remove" or "shrink" (from the best known student, or from the teacher). Both are shrinkage alone where removal
+            can save next to nothing (`options.LITTLE`).
         removal_share: the share of `num_trials` after which stage one ends, students that others had trained included.
         num_trials: evaluations of the whole search; None: `iterations` ends each stage.
         rollouts: m of a batch (the paper: 5; 3 for ImageNet).
@@ -155,6 +158,7 @@ class N2NAlgorithm:
                 rollouts=check_int("search.options.rollouts", rollouts, 1),
                 baseline_decay=check_share("search.options.baseline_decay", baseline_decay),
                 entropy=check_number("search.options.entropy", entropy, positive=False),
+                explore=0.0 if self.faithful else EXPLORE,
                 actor_critic=check_bool("search.options.actor_critic", actor_critic),
                 raw_features=check_bool("search.options.raw_features", raw_features),
                 seed=stage_seed(seed, kind),
@@ -200,24 +204,27 @@ class N2NAlgorithm:
         """Samples a rollout; its student, where that must be trained."""
         executed = controller.sample()
         text = executed.architecture
+        identity = None if text is None else self._ledger.identify(text)
+        outcome = None if identity is None else self._ledger.told.get(identity)
+        trains = identity in self._ledger.pending
         rollout = Rollout(
             id=self._num_rollouts,
             stage=controller.options.kind,
             iteration=controller.iteration,
             actions=tuple(executed.actions.tolist()),
             architecture=text,
-            architecture_id=None if text is None else self._ledger.identify(text),
+            architecture_id=identity,
+            known=trains or outcome is not None,
         )
         self._num_rollouts += 1
-        if text is None or rollout.architecture_id is None:
+        if text is None:
             controller.take(rollout, DEGENERATE_REWARD)
             return None
-        known = self._ledger.told.get(rollout.architecture_id)
-        if known is not None:
-            self._close(rollout, known)
+        if outcome is not None:
+            self._close(rollout, outcome)
             return None
         self._open[rollout.id] = rollout
-        if rollout.architecture_id in self._ledger.pending:
+        if trains:
             return None
         return self._ledger.propose(
             text, rollout=rollout.id, method_stage=rollout.stage, iteration=rollout.iteration

@@ -99,7 +99,9 @@ class Controller:
         logits, values = self.policy(self._x, actions)
         log_probs, entropy = log_probs_of(logits, actions, free), entropy_of(logits, free)
         advantages = rewards[:, None] - (baseline if values is None else values)
-        loss = policy_loss(log_probs, advantages) - options.entropy * entropy
+        repeats = all(rollout.known for rollout in batch)
+        weight = max(options.entropy, options.explore if repeats else 0.0)
+        loss = policy_loss(log_probs, advantages) - weight * entropy
         if values is not None:
             loss = loss + value_loss(values, rewards, free)
         self._optimiser.zero_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,11 @@ NOUNS: Mapping[str, str] = {"remove": "removal", "shrink": "shrinkage"}
 """What options of a stage are called after."""
 STAGES = ("both", *KINDS)
 CONSTRAINT = ("hard", "soft")
+EXPLORE = 0.1
+"""Weight of the entropy bonus in a batch of known students only, unless `faithful`."""
+LITTLE = 0.05
+"""Without a budget stage one is left out where all removals together save a smaller share of the parameters: no reward of it, at most
+C (2 - C), could reach a tenth of what shrinking gives. (Channels that are coupled one by one leave convolutions in place.)"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class PolicyOptions:
         rollouts: m.
         baseline_decay: of the moving average.
         entropy: weight of the entropy bonus.
+        explore: its weight, where that is more, in a batch without a new student.
         actor_critic: rewards are compared with a learned value instead of the moving average.
         raw_features: layers are read as raw integers.
         seed: of its weights and actions.
@@ -45,6 +51,7 @@ class PolicyOptions:
     rollouts: int
     baseline_decay: float
     entropy: float
+    explore: float
     actor_critic: bool
     raw_features: bool
     seed: int
@@ -93,7 +100,7 @@ def check_implied(name: str, value: object, faithful: bool) -> bool:
 
 
 def check_actions(space: SearchSpace, stages: str, *, refit: bool, windows: bool) -> str:
-    """The stages that a search goes through: those that were asked for, as far as the space has their operations.
+    """The stages that a search goes through: those that were asked for, as far as the space has what they need.
 
     Raises:
         ConfigError: options do not go together, with each other or with the space.
@@ -112,10 +119,22 @@ def check_actions(space: SearchSpace, stages: str, *, refit: bool, windows: bool
         raise ConfigError(
             "search.method 'n2n' removes layers or shrinks them, but space.operations has neither: add remove or shrink"
         )
-    if stages == "both":
-        return stages if len(possible) == len(KINDS) else possible[0]
-    if stages not in possible:
+    if stages != "both" and stages not in possible:
         raise ConfigError(
             f"search.options.stages is {stages!r}, but space.operations lacks it: add {stages}"
         )
-    return stages
+    saving = 1.0 if refit or space.limits else removable_share(space)
+    if stages == "remove" and not saving:
+        raise ConfigError(
+            "search.options.stages is 'remove', but the layers that this space can remove have no parameters: "
+            "set space.grouping to by_size, or search.options.refit to true"
+        )
+    if stages == "both" and len(possible) == len(KINDS) and saving < LITTLE:
+        return "shrink"
+    return possible[0] if stages == "both" and len(possible) == 1 else stages
+
+
+def removable_share(space: SearchSpace) -> float:
+    """The share of the teacher's parameters that goes with all removable layers."""
+    smallest = replace(space.largest(), remove=space.removable)
+    return 1 - float(space.num_params(smallest)[0]) / space.teacher.num_params

@@ -18,6 +18,7 @@ class Rollout:
         actions: T, those that were executed; forced ones included.
         architecture: the student's text; None: a degenerate one.
         architecture_id: its id, or None.
+        known: its student had a result, or was in training, when it was sampled.
         reward: R_k; None while it is not known.
     """
 
@@ -27,6 +28,7 @@ class Rollout:
     actions: tuple[int, ...]
     architecture: str | None
     architecture_id: str | None
+    known: bool = False
     reward: float | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -45,10 +45,7 @@ class SpaceRemoval:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        free = frozenset(space.removable)
-        if _text(space, replace(space.largest(), remove=space.removable)) is None:
-            free = frozenset()  # no student is smaller than the teacher: nothing to decide
-        self.steps = removal_steps(space.teacher, free.__contains__)
+        self.steps = removal_steps(space.teacher, frozenset(space.removable).__contains__)
 
     def execute(self, actions: np.ndarray) -> Executed:
         gone = self.steps.free & (actions == REMOVE)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from raysearch.architecture.refit import Rules, remove_layers, shrink_layers
 from raysearch.report.layers import compare_layers
 
 
@@ -51,3 +54,19 @@ def test_operations_read_like_words(make_net) -> None:
     rows = {row.name: row.op for row in compare_layers(make_net(), make_net())}
     assert rows["conv1"] == "conv 3×3"
     assert rows["fc"] == "linear"
+
+
+def test_refitted_layers_may_be_wider_and_have_smaller_kernels(make_net) -> None:
+    """The stem's neighbours take what arrives; widths of 16 inside, 24 between the blocks."""
+    teacher = make_net(24, inner=16)
+    remove = np.array([layer.name == "layer1.conv1" for layer in teacher.layers])
+    found = remove_layers(teacher, remove, Rules("paper"))
+    factors = np.ones((len(teacher.layers), 3))
+    factors[teacher.index["layer0.conv1"], 1] = 0.4  # a kernel of 1
+    student = shrink_layers(found.student, factors, Rules("paper")).student
+    rows = {row.name: row for row in compare_layers(teacher, student)}
+    assert rows["layer1.conv1"].change == "removed"
+    assert rows["layer1.conv2"].change == "wider input"
+    assert rows["layer0.conv1"].change == "smaller kernel"
+    assert rows["layer0.conv1"].op == "conv 3×3 → conv 1×1"
+    assert rows["layer2.conv1"].change == "kept"

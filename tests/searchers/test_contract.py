@@ -7,10 +7,11 @@ from searchers.embedding_gradient.algorithm import EmbeddingGradientAlgorithm
 from searchers.evolution import EvolutionAlgorithm
 from searchers.gp import GPAlgorithm
 from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
+from searchers.n2n.algorithm import N2NAlgorithm
 from searchers.optuna import TPEAlgorithm
 from searchers.prune import PruneAlgorithm
 from searchers.random import RandomAlgorithm
-from searchers.testing import AlgorithmContract, make_chain_space
+from searchers.testing import NUM_STEPS, AlgorithmContract, make_chain_space
 from searchers.uniform import UniformAlgorithm
 
 
@@ -78,6 +79,21 @@ class TestFaithfulEmbeddingGradient(AlgorithmContract):
         return EmbeddingGradientAlgorithm(
             space, seed=seed, faithful=True, chains=False, num_initial=5, **TINY
         )
+
+
+class TestN2N(AlgorithmContract):
+    covers_space = False  # stage two keeps what stage one removed, and a policy that repeats itself ends the search
+
+    def make_space(self):
+        return make_chain_space((8, 8, 12, 12), grouping="by_size")
+
+    def make_algorithm(self, space, seed):
+        return N2NAlgorithm(space, seed=seed, num_trials=NUM_STEPS, rollouts=2)
+
+
+class TestN2NWithinABudget(TestN2N):
+    def make_space(self):
+        return make_chain_space((8, 8, 8, 8), budget={"params": 0.3})
 
 
 class TestTPE(AlgorithmContract):

@@ -11,6 +11,7 @@ from raysearch.errors import ConfigError
 from searchers.algorithm import Proposal
 from searchers.foreign import SearcherAlgorithm
 from searchers.registry import METHODS, make_algorithm, option_names, resolve
+from searchers.testing import make_chain_space
 from searchers.tune import TuneSearcher
 
 
@@ -67,12 +68,14 @@ class Plain(Searcher):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_makes_an_algorithm_that_proposes(toy_space, method):
-    def pruned(forms):
-        return [Proposal(str(student)) for student in toy_space.sample(len(forms), seed=0)]
+def test_every_method_makes_an_algorithm_that_proposes(method):
+    space = make_chain_space((4, 4))
 
-    algorithm = make_algorithm(method, toy_space, 0, {}, pruned=pruned)
-    assert toy_space.parse(algorithm.ask().architecture)
+    def pruned(forms):
+        return [Proposal(str(student)) for student in space.sample(len(forms), seed=0)]
+
+    algorithm = make_algorithm(method, space, 0, {}, pruned=pruned)
+    assert space.parse(algorithm.ask().architecture)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -126,6 +129,24 @@ def test_a_wrong_option_value_is_named(toy_space, method, options):
     (name,) = options
     with pytest.raises(ConfigError, match=rf"search\.options\.{name} must be"):
         make_algorithm(method, toy_space, 0, options)
+
+
+def test_the_number_of_trials_reaches_those_who_ask_for_it(toy_space, own_module):
+    own_module(
+        OWN_ALGORITHM
+        + """
+class Counts(Mine):
+    def __init__(self, space, num_trials):
+        self.space, self.num_trials = space, num_trials
+class Takes(Mine):
+    def __init__(self, **options):
+        self.options = options
+"""
+    )
+    assert make_algorithm("own:Counts", toy_space, num_trials=7).num_trials == 7
+    assert option_names("own:Counts") == ()
+    assert set(make_algorithm("own:Takes", toy_space, num_trials=7).options) == {"space", "seed"}
+    assert make_algorithm("random", toy_space, num_trials=7)
 
 
 def test_options_are_listed():
