@@ -40,7 +40,7 @@ from raysearch.tables import write_table
 from raysearch.teaching import evaluate_part, make_context, teach
 from searchers.algorithm import Observation
 from searchers.registry import make_algorithm
-from trainables.distillation import DistillationContext
+from trainables.context import DistillationContext
 from trainables.training import Training, evaluate
 
 TABLES = Path(__file__).parent / "tables"

@@ -25,7 +25,7 @@ from raysearch.cluster import plan_resources, ray_session
 from raysearch.problem import Problem
 from raysearch.teaching import make_context, teach
 from searchers.algorithm import Exhausted, Observation, Proposal
-from trainables.distillation import DistillationContext
+from trainables.context import DistillationContext
 
 
 class Listed:

@@ -226,6 +226,27 @@ def export(
 
 
 @app.command()
+def plot(
+    folder: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="filters (of encoder and decoder) or losses (of every refit).", show_default=False
+        ),
+    ] = "",
+    output: Annotated[
+        str | None,
+        typer.Option(help="A .png, .svg or .pdf file.", show_default="RUN/embedding/KIND.png"),
+    ] = None,
+) -> None:
+    """Draw what an embedding_gradient search has learned."""
+    with _exit_codes():
+        from raysearch.report.plots import plot as draw
+
+        typer.echo(f"written: {draw(folder, kind, output)}")
+
+
+@app.command()
 def methods() -> None:
     """List the search methods, and where they come from."""
     from rich.console import Console

@@ -166,10 +166,10 @@ _BATCH_SIZES = ((5_000, 32), (20_000, 64), (math.inf, 128))
 class DistillConfig(TrainingConfig):
     """A trial of the search: the final recipe, shortened and annealed.
 
-    `value_epoch` says which epoch of a trial gives its value, the last or the best so far; the weights that are kept are the last one's.
-    `inherit` says which of the teacher's channels a student starts from, wherever it starts from the teacher.
-    `report` asks for more numbers in the results of all trials: the accuracy of each class (`class_accuracy/K`), and the latency. `metrics`
-    is a function of one's own that measures finished students (`trainables.reports`).
+    A trial's numbers are means over `repeats` initialisations, trained in step; the weights of the best are kept. `value_epoch` says which
+    epoch of a trial gives its value, the last or the best so far; the weights that are kept are the last one's. `inherit` says which of
+    the teacher's channels a student starts from, wherever it starts from the teacher. `report` asks for more numbers in the results of all
+    trials: the accuracy of each class (`class_accuracy/K`), and the latency. `metrics`: a function of one's own (`trainables.reports`).
     """
 
     value_epoch: Literal["last", "best"] = "last"
@@ -287,16 +287,8 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
 
 def _check_whole(config: Config) -> None:
     """What no single field can tell, and what is not available yet."""
-    later = {
-        "distill.repeats": config.distill.repeats > 1 and config.distill.repeats,
-        "objective": config.objective == "pareto" and "pareto",
-    }
-    for key, value in later.items():
-        if value:
-            default = {"distill.repeats": 1, "objective": "auto"}
-            raise ConfigError(
-                f"{key}: {value!r} is not available yet; leave it at {default.get(key)!r}"
-            )
+    if config.objective == "pareto":
+        raise ConfigError("objective: 'pareto' is not available yet; leave it at 'auto'")
     if config.budget is not None and not config.limits:
         raise ConfigError(
             "budget: no key is set; give one of params, macs, memory, latency_ms and accuracy, or `budget: null` for none"

@@ -4,7 +4,7 @@ Both are counted from the log's records, so a run that is continued goes on coun
 the training that it saved.
 
 Epochs: what its trials really trained. A student that a scheduler stops early costs only what it got, so a search with early stopping
-affords more students. A student is started while the rest holds a whole training: never more is spent, and less than one training is
+affords more students. Where each is trained from several initialisations, the epochs of all of them count. A student is started while the rest holds a whole training: never more is spent, and less than one training is
 left over.
 
 Seconds: of the training of its trials, each by its own clock and summed, and of the method that proposed them. So neither the number
@@ -28,7 +28,7 @@ class Effort:
 
     Attributes:
         epochs, seconds: in all; None: no limit.
-        epochs_of_trial: of a student that is trained to its end.
+        epochs_of_trial: of a student that is trained to its end, from all its initialisations together.
     """
 
     epochs: int | None = None
@@ -62,8 +62,8 @@ NO_LIMIT = Effort()
 
 
 def epochs_of(record: Record) -> int:
-    """What a student was trained."""
-    return int(record.get("epochs_done") or 0)
+    """What a student was trained, from all its initialisations together."""
+    return int(record.get("epochs_trained") or record.get("epochs_done") or 0)
 
 
 def seconds_of(record: Record) -> float:

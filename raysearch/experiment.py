@@ -53,7 +53,8 @@ from raysearch.teaching import (
 from raysearch.version import __version__
 from searchers.algorithm import Proposal
 from searchers.tune import TuneSearcher
-from trainables.distillation import DistillationContext, DistillationTrainable
+from trainables.context import DistillationContext
+from trainables.distillation import DistillationTrainable
 
 PACKAGES = [
     "ray",
@@ -297,11 +298,12 @@ class Experiment:
     # The end
 
     def _look_inside(self, plan: Plan) -> None:
-        """Writes surrogate.parquet, where the method has a model, and the policies of one that has those."""
+        """Writes surrogate.parquet, where the method has a model, and the folder of one that keeps more than that."""
         search = plan.search
         with self._phase("report"):
             if write_knowledge := getattr(search.algorithm, "write_knowledge", None):
-                write_knowledge(self.files.policy)
+                folder = getattr(search.algorithm, "knowledge_folder", self.files.policy.name)
+                write_knowledge(self.files.folder / folder)
             note = keep_knowledge(
                 search.algorithm,
                 self.files.surrogate,

@@ -254,7 +254,8 @@ def _first_names(config: Config, space: SearchSpace, floor: Floor | None) -> Seq
 
 def effort_of(config: Config) -> Effort:
     """What ends the search besides its number of trials."""
-    return Effort(config.search.epochs, config.search.seconds, config.distill.epochs)
+    epochs_of_trial = config.distill.epochs * config.distill.repeats
+    return Effort(config.search.epochs, config.search.seconds, epochs_of_trial)
 
 
 def _epochs_per_step(config: Config) -> int:

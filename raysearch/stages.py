@@ -107,6 +107,7 @@ _COUNTS = frozenset(
         "memory_bytes",
         "epochs_done",
         "epochs_target",
+        "epochs_trained",
         "value_epoch",
         "peak_memory_bytes",
     ]

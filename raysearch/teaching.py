@@ -18,7 +18,8 @@ from raysearch.models.keep import Scores
 from raysearch.models.scores import channel_scores, load_scores, save_scores
 from raysearch.models.states import state_of
 from raysearch.problem import Problem, check_teacher_accuracy
-from trainables.distillation import DistillationContext, DistillationTrainable
+from trainables.context import DistillationContext
+from trainables.distillation import DistillationTrainable
 from trainables.teacher import cached_teacher
 from trainables.training import evaluate
 
@@ -146,6 +147,7 @@ def make_context(
             **dict.fromkeys(SEARCHING_STAGES, inherit),
             **dict.fromkeys(FINISHING_STAGES, config.finish.init),
         },
+        repeats=dict.fromkeys(SEARCHING_STAGES, config.distill.repeats),
         channel_scores=rank_channels(problem, scores_folder),
         rankings=rankings or {},
         objective=problem.objective,

@@ -12,6 +12,7 @@ from raysearch.lazy import lazy_names
 if TYPE_CHECKING:
     from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal
     from searchers.methods import (
+        EmbeddingGradientSearch,
         EvolutionSearch,
         GPSearch,
         MultiKernelBOSearch,
@@ -30,6 +31,7 @@ _HOMES = {
     "Proposal": "algorithm",
     "METHODS": "registry",
     "make_algorithm": "registry",
+    "EmbeddingGradientSearch": "methods",
     "EvolutionSearch": "methods",
     "GPSearch": "methods",
     "MultiKernelBOSearch": "methods",
@@ -43,6 +45,7 @@ _HOMES = {
 __all__ = [
     "METHODS",
     "Algorithm",
+    "EmbeddingGradientSearch",
     "EvolutionSearch",
     "Exhausted",
     "GPSearch",

@@ -81,6 +81,12 @@ class N2NSearch(MethodSearch):
     method = "n2n"
 
 
+class EmbeddingGradientSearch(MethodSearch):
+    """Architecture Compression; see `searchers.embedding_gradient.algorithm` for the options."""
+
+    method = "embedding_gradient"
+
+
 class OptunaSearch(MethodSearch):
     """Optuna's TPE over the same space; see `searchers.optuna` for the options."""
 

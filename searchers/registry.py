@@ -52,6 +52,11 @@ METHODS: Mapping[str, Method] = {
         "REINFORCE: a recurrent policy removes layers, a second one shrinks the best student.",
         "Ashok et al. 2018 (N2N), arXiv:1709.06030",
     ),
+    "embedding_gradient": Method(
+        "searchers.embedding_gradient.algorithm:EmbeddingGradientAlgorithm",
+        "Gradient descent in a learned embedding of architectures, decoded onto the teacher.",
+        "Architecture Compression, ICLR 2019 submission",
+    ),
     "tpe": Method(
         "searchers.optuna:TPEAlgorithm",
         "Optuna's tree-structured Parzen estimator over the same edits.",

@@ -88,7 +88,7 @@ def test_numbers_in_scientific_notation_are_numbers():
         ("data.resize=[1,2,3]", ["data.resize", "[height, width]"]),
         ("distill.schedule=step", ["distill.milestones", "empty"]),
         ("distill.inherit=best", ["distill.inherit", "'best'", "'taylor'"]),
-        ("distill.repeats=2", ["distill.repeats", "not available yet"]),
+        ("distill.repeats=0", ["distill.repeats", "0"]),
         ("search.trials", ["search.trials", "key.path=value"]),
         ("search.options={", ["search.options={", "YAML"]),
     ],

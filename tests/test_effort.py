@@ -1,10 +1,13 @@
 """What ends a search besides its trials: epochs that were really trained, and seconds."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
+from raysearch.config import load_config
 from raysearch.effort import Effort
+from raysearch.plan import effort_of
 from raysearch.stages import ObservationLog, SearchStage
 from searchers.algorithm import Observation, Proposal
 
@@ -101,3 +104,16 @@ def test_the_trials_still_end_it(tmp_path, effort):
     search = SearchStage("search", Counting(), num_trials=2, log=log, identify=str, effort=effort)
     assert len(run(search, itertools.repeat(4))) == 2
     assert search.done
+
+
+def test_the_epochs_of_all_initialisations_count(tmp_path):
+    """5 initialisations of 4 epochs are 20 epochs of a search, however far a student is on its own scale."""
+    search = stage(tmp_path, Effort(epochs=60, epochs_of_trial=20))
+    assert search.num_total == 3
+    for _ in range(2):
+        told = ended(search.ask(), 4)
+        search.tell(replace(told, metrics={**told.metrics, "epochs_trained": 20.0}))
+    assert search.log.records[-1]["epochs_trained"] == 20
+    assert search.ask() is not None
+    assert search.ask() is None  # 40 spent, 20 running
+    assert effort_of(load_config({"distill": {"epochs": 5, "repeats": 5}})).epochs_of_trial == 25

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from raysearch.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from trainables.distillation import DistillationContext, DistillationTrainable
+    from trainables.context import DistillationContext
+    from trainables.distillation import DistillationTrainable
     from trainables.recipe import Recipe
     from trainables.replay import ReplayTrainable
     from trainables.training import Training
@@ -20,7 +21,7 @@ __all__ = ["DistillationContext", "DistillationTrainable", "Recipe", "ReplayTrai
 __getattr__ = lazy_names(
     __name__,
     {
-        "DistillationContext": "distillation",
+        "DistillationContext": "context",
         "DistillationTrainable": "distillation",
         "Recipe": "recipe",
         "ReplayTrainable": "replay",

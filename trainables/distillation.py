@@ -8,130 +8,32 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ray import tune
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from raysearch.architecture import Architecture, SearchSpace
+from raysearch.architecture import Architecture
 from raysearch.architecture.budget import cost
-from raysearch.data import DeviceData, DistillationData
-from raysearch.data.batches import to_device
 from raysearch.errors import InvalidArchitecture, RunError
 from raysearch.models import build
 from raysearch.models.inherit import descends
-from raysearch.models.keep import ChannelRanking
-from raysearch.objective import REWARDS, Measurement, ObjectiveName, floor_reward
+from raysearch.objective import REWARDS, Measurement, floor_reward
+from trainables.context import DistillationContext
 from trainables.recipe import Recipe
+from trainables.repeats import RepeatedTraining
 from trainables.reports import CLASS_ACCURACY, by_class, own_metrics, peak_memory_bytes
-from trainables.training import Training
 
 PARTIAL_EVERY_S = 60.0
 """How often a long training is saved, so that a killed run loses a minute and not a day."""
 
 # what PyTorch raises for a network that cannot be made from its description
 _BUILD_ERRORS = (InvalidArchitecture, RuntimeError, ValueError, MemoryError)
-
-
-@dataclass(frozen=True, eq=False)
-class DistillationContext:
-    """Everything that all trials share; lives once a machine in Ray's object store, arrays are read without a copy.
-
-    Attributes:
-        teacher: the teacher's architecture as JSON.
-        teacher_weights: its state, name -> array.
-        space: keyword arguments of `SearchSpace` that decide what an edit string means.
-        data: training and validation part, and the teacher's cached logits.
-        recipes: by stage, as `Recipe.to_dict` gives them; "search" is the default.
-        value_epochs: by stage: which epoch's accuracy, loss and reward are a student's: its "last" (the default), or its "best" so far.
-        init: by stage: "inherit" (slices of the teacher's weights, the default), "fresh", or "search" (the weights that the short
-            training left in `weights_folder`, else as the stage "search").
-        channel_scores: how important the teacher's channels are (`raysearch.models.scores`), which decides what "inherit" keeps; None:
-            the first channels.
-        rankings: other scores by name, which a trial's config may ask for in its key `channels`.
-        objective, teacher_accuracy: how a student is rewarded; the accuracy is the teacher's on the validation part.
-        floor: the accuracy that is wanted at least, for the objective "smallest"; `size` ("params", "macs" or "memory") is what is made
-            small.
-        report: what results hold on request: "class_accuracy".
-        metrics: `package.module:callable` that measures a trained student (see `trainables.reports`); None: nothing.
-        device: "cpu" or "cuda".
-        threads: intra-op threads of a trial on the CPU.
-        weights_folder: where finished students' weights and unfinished trainings are kept; None: nowhere.
-        timeout_s: a trial that has trained longer ends with what it has; None: no limit.
-        seed: of initialisation and batches.
-    """
-
-    teacher: str
-    teacher_weights: Mapping[str, np.ndarray]
-    space: Mapping[str, Any]
-    data: DistillationData
-    recipes: Mapping[str, Mapping[str, Any]]
-    value_epochs: Mapping[str, str] = field(default_factory=dict)
-    init: Mapping[str, str] = field(default_factory=dict)
-    channel_scores: Sequence[np.ndarray] | None = None
-    rankings: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
-    objective: ObjectiveName = "f"
-    teacher_accuracy: float = 1.0
-    floor: float | None = None
-    size: str = "params"
-    report: Sequence[str] = ()
-    metrics: str | None = None
-    device: str = "cpu"
-    threads: int = 1
-    weights_folder: str | None = None
-    timeout_s: float | None = None
-    seed: int = 0
-
-    @cached_property
-    def search_space(self) -> SearchSpace:
-        """The space that reads edit strings; without a budget, which only proposers need."""
-        return SearchSpace(Architecture.from_json(self.teacher), **self.space)
-
-    @property
-    def reported_classes(self) -> int | None:
-        """K where the accuracy of each class is to be reported."""
-        teacher = self.search_space.teacher
-        return teacher[teacher.output].shape[-1] if CLASS_ACCURACY in self.report else None
-
-    @cached_property
-    def teacher_state(self) -> dict[str, torch.Tensor]:
-        """The teacher's weights as tensors that share the store's memory."""
-        return {name: to_device(array, "cpu") for name, array in self.teacher_weights.items()}
-
-    @cached_property
-    def ranking(self) -> ChannelRanking:
-        """Which of the teacher's channels students keep."""
-        return ChannelRanking(self.search_space.teacher, self.channel_scores)
-
-    def ranking_of(self, name: str | None) -> ChannelRanking:
-        """Which channels a student keeps whose trial names one of `rankings`; None: as all do.
-
-        Raises:
-            InvalidArchitecture: the name is not known.
-        """
-        if name is None:
-            return self.ranking
-        if name not in self.rankings:
-            known = ", ".join(sorted(self.rankings)) or "none"
-            raise InvalidArchitecture(f"channels: {name!r} is not known; known are {known}")
-        return ChannelRanking(self.search_space.teacher, self.rankings[name])
-
-    @cached_property
-    def device_data(self) -> DeviceData:
-        """Images, labels and logits, resident on the device."""
-        return self.data.to(self.device)
-
-    def recipe(self, stage: str) -> Recipe:
-        """The training recipe of a stage."""
-        return Recipe.from_dict(self.recipes.get(stage, self.recipes["search"]))
 
 
 class DistillationTrainable(tune.Trainable):
@@ -145,6 +47,10 @@ class DistillationTrainable(tune.Trainable):
     Where the best epoch counts (`DistillationContext.value_epochs`), `reward` never falls from one result to the next, `accuracy` and
     `loss` are those of that epoch, the result's `value_epoch`, and so are all that schedulers and searchers see; the weights that are
     kept are the last epoch's all the same, because the final training continues from them.
+    Where a stage repeats its trainings (`DistillationContext.repeats`), an epoch is one of each of them: `accuracy` and `loss` are means
+    over the initialisations and `reward` is the objective of these means, `accuracy_repeats` and `loss_repeats` hold the single values
+    and `epochs_trained` counts all. The weights that are kept are those of the training with the highest reward at its end. With
+    inherited weights the repeats differ in the order of images and views, with fresh ones in the weights too.
     A student that cannot be built, runs out of memory or diverges ends with the objective's lowest reward and the status
     `invalid` or `diverged`; nothing is raised for it.
     """
@@ -167,10 +73,10 @@ class DistillationTrainable(tune.Trainable):
         return True
 
     def _forget(self) -> None:
-        self._training: Training | None = None
+        self._training: RepeatedTraining | None = None
         self._architecture: Architecture | None = None
-        self._curve: list[dict[str, Any]] = []
         self._seconds = self._cpu_seconds = 0.0
+        self._start_clocks()
         self._saved_at = time.monotonic()
 
     def __repr__(self) -> str:
@@ -187,7 +93,7 @@ class DistillationTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Trains on, then validates (BatchNorm re-calibrated)."""
-        start, cpu_start = time.perf_counter(), time.process_time()
+        self._start_clocks()
         if self._training is None:
             try:
                 self._begin()
@@ -197,40 +103,66 @@ class DistillationTrainable(tune.Trainable):
         assert training is not None
         try:
             for _ in range(self.config.get("epochs_per_step", 1)):
-                if training.epochs_done < self._recipe.epochs:
-                    training.train_epoch()
-                    found = training.validate(self._context.reported_classes)
-                    self._curve.append({"epoch": training.epochs_done, **found})
+                if not training.complete:
+                    training.train_epoch(self._keep_unfinished)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
             return self._rejected("invalid", error)
         if training.diverged:
             return self._rejected("diverged", None)
-        self._seconds += time.perf_counter() - start
-        self._cpu_seconds += time.process_time() - cpu_start
-        complete = training.epochs_done >= self._recipe.epochs
+        self._book()
         timeout_s = self.config.get("timeout_s", self._context.timeout_s)
-        self._keep(complete)
-        done = complete or (timeout_s is not None and self._seconds > timeout_s)
+        if training.complete:
+            self._keep_finished()
+        else:
+            self._keep_unfinished()
+        done = training.complete or (timeout_s is not None and self._seconds > timeout_s)
         result = self._result("ok", done)
         try:
             return {**result, **(self._measured(result) if done else {})}
         except RunError as error:
             return self._rejected("invalid", error)
 
-    def _begin(self) -> None:
-        """Builds the student, and continues a training that an earlier run had to leave."""
+    def _start_clocks(self) -> None:
+        self._clock_s, self._cpu_clock_s = time.perf_counter(), time.process_time()
+
+    def _book(self) -> None:
+        """Counts the time since the clocks were started, and starts them again."""
+        earlier, cpu_earlier = self._clock_s, self._cpu_clock_s
+        self._start_clocks()
+        self._seconds += self._clock_s - earlier
+        self._cpu_seconds += self._cpu_clock_s - cpu_earlier
+
+    def _begin(self, state: Mapping[str, Any] | None = None) -> None:
+        """Builds the student, and continues a training that an earlier run had to leave.
+
+        Args:
+            state: of a checkpoint, which wins over a partial file.
+        """
         context = self._context
         student = context.search_space.apply(self.config["architecture"])
         self._architecture = student
-        recipe = self._recipe
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(context.seed)
-            module = self._build(student)
-        self._training = Training(module, context.device_data, recipe, seed=context.seed)
-        if not self._curve and (partial := self._file(".partial")) and partial.exists():
-            self._load(torch.load(partial, weights_only=True))
+
+        def make(seed: int) -> nn.Module:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                return self._build(student)
+
+        self._training = RepeatedTraining(
+            make,
+            context.device_data,
+            self._recipe,
+            seed=context.seed,
+            count=context.repeats.get(self._stage, 1),
+            num_classes=context.reported_classes,
+        )
+        partial = self._file(".partial")
+        if state is None and partial is not None and partial.exists():
+            state = torch.load(partial, weights_only=True)
+        if state:
+            self._training.load_state_dict(state["training"])
+            self._seconds, self._cpu_seconds = state["seconds"], state["cpu_seconds"]
 
     def _build(self, student: Architecture) -> nn.Module:
         """The student with the weights that its stage starts from."""
@@ -252,45 +184,59 @@ class DistillationTrainable(tune.Trainable):
             return None
         return Path(folder) / f"{stage or self._stage}-{key}{suffix}"
 
-    def _keep(self, done: bool) -> None:
-        """Leaves the weights of a finished student, or now and then an unfinished training, in the run's folder."""
+    def _keep_finished(self) -> None:
+        """Leaves the weights of a finished student in the run's folder."""
         partial, weights = self._file(".partial"), self._file(".safetensors")
         if partial is None or weights is None or self._training is None:
             return
-        if done:
-            state = self._training.state_dict()["module"]  # copies: the weights share their memory
-            temporary = weights.with_suffix(f".{os.getpid()}.tmp")
-            save_file(state, temporary)
-            os.replace(temporary, weights)
-            partial.unlink(missing_ok=True)
-        elif time.monotonic() - self._saved_at >= PARTIAL_EVERY_S:
-            temporary = partial.with_suffix(f".{os.getpid()}.tmp")
-            torch.save(self._state(), temporary)
-            os.replace(temporary, partial)
-            self._saved_at = time.monotonic()
+        # copies: the weights share their memory
+        state = self._training.best(self._reward).state_dict()["module"]
+        temporary = weights.with_suffix(f".{os.getpid()}.tmp")
+        save_file(state, temporary)
+        os.replace(temporary, weights)
+        partial.unlink(missing_ok=True)
+
+    def _keep_unfinished(self) -> None:
+        """Leaves the whole training there, now and then."""
+        partial = self._file(".partial")
+        if partial is None or time.monotonic() - self._saved_at < PARTIAL_EVERY_S:
+            return
+        self._book()
+        temporary = partial.with_suffix(f".{os.getpid()}.tmp")
+        torch.save(self._state(), temporary)
+        os.replace(temporary, partial)
+        self._saved_at = time.monotonic()
 
     def _result(self, status: str, done: bool) -> dict[str, Any]:
-        reward = REWARDS[self._context.objective]
-        curve = [reward(self._measurement(point)) for point in self._curve]
-        counted, which = self._curve[-1], {}
+        assert self._training is not None
+        points = self._training.curve
+        curve = [self._reward(point) for point in points]
+        counted, which = points[-1], {}
         if self._context.value_epochs.get(self._stage) == "best":
-            counted = self._curve[curve.index(max(curve))]
+            counted = points[curve.index(max(curve))]
             curve = list(accumulate(curve, max))
             which = {"value_epoch": int(counted["epoch"])}
         return {
             "reward": curve[-1],
-            "accuracy": counted["accuracy"],
-            "loss": counted["loss"],
+            **{name: value for name, value in counted.items() if name != "epoch"},
             **self._sizes(),
-            "epochs_done": int(self._curve[-1]["epoch"]),
+            **self._trained(),
+            "epochs_done": self._training.epochs_done,
             **which,
             **self._classes(counted),
             "status": status,
             "reward_curve": curve,
-            "accuracy_curve": [point["accuracy"] for point in self._curve],
-            "loss_curve": [point["loss"] for point in self._curve],
+            "accuracy_curve": [point["accuracy"] for point in points],
+            "loss_curve": [point["loss"] for point in points],
             "done": done,
         }
+
+    def _trained(self) -> dict[str, int]:
+        """What is spent where a student is trained several times."""
+        training = self._training
+        if training is None or len(training.trainings) == 1:
+            return {}
+        return {"epochs_trained": training.epochs_trained}
 
     def _measured(self, result: Mapping[str, Any]) -> dict[str, float]:
         """What the user's own function says of the student, once it is trained."""
@@ -299,7 +245,9 @@ class DistillationTrainable(tune.Trainable):
         path = self._context.metrics
         if path is None:
             return {}
-        return own_metrics(path, self._training.module, self._architecture, result)
+        return own_metrics(
+            path, self._training.best(self._reward).module, self._architecture, result
+        )
 
     def _classes(self, point: Mapping[str, Any]) -> dict[str, Any]:
         asked = CLASS_ACCURACY in self._context.report
@@ -307,13 +255,17 @@ class DistillationTrainable(tune.Trainable):
 
     def _rejected(self, status: str, error: BaseException | None) -> dict[str, Any]:
         """The last result of a student that gave none."""
+        trained, epochs_done = self._trained(), 0
+        if self._training is not None:  # the epoch that it did not survive counts
+            epochs_done = max(one.epochs_done for one in self._training.trainings)
         self._training = None
         return {
             "reward": floor_reward(self._context.objective),
             "accuracy": 0.0,
             "loss": float("inf"),
             **self._sizes(),
-            "epochs_done": len(self._curve),
+            **trained,
+            "epochs_done": epochs_done,
             "status": status,
             "reason": f"{type(error).__name__}: {error}"[:300] if error else "not finite",
             "done": True,
@@ -335,12 +287,13 @@ class DistillationTrainable(tune.Trainable):
             "peak_memory_bytes": peak_memory_bytes(),
         }
 
-    def _measurement(self, point: Mapping[str, float]) -> Measurement:
+    def _reward(self, point: Mapping[str, float]) -> float:
+        """The objective of what was measured after an epoch."""
         assert self._architecture is not None
         context = self._context
         # without a floor C is that of the papers, of parameters
         size = "params" if context.floor is None else context.size
-        return Measurement(
+        measured = Measurement(
             accuracy=point["accuracy"],
             loss=point["loss"],
             num_params=cost(self._architecture, size),
@@ -348,22 +301,15 @@ class DistillationTrainable(tune.Trainable):
             teacher_num_params=cost(context.search_space.teacher, size),
             floor=context.floor,
         )
+        return REWARDS[context.objective](measured)
 
     def _state(self) -> dict[str, Any]:
         assert self._training is not None
         return {
             "training": self._training.state_dict(),
-            "curve": self._curve,
             "seconds": self._seconds,
             "cpu_seconds": self._cpu_seconds,
         }
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        assert self._training is not None
-        self._training.load_state_dict(state["training"])
-        self._curve = list(state["curve"])
-        self._seconds = state["seconds"]
-        self._cpu_seconds = state.get("cpu_seconds", 0.0)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes the whole training: weights, optimiser, schedule, generators, curve."""
@@ -376,9 +322,7 @@ class DistillationTrainable(tune.Trainable):
         state = torch.load(Path(checkpoint) / "training.pt", weights_only=True)
         self._forget()
         if state:
-            self._curve = list(state["curve"])  # a checkpoint wins over a partial file
-            self._begin()
-            self._load(state)
+            self._begin(state)
 
     def cleanup(self) -> None:
         """Frees the device's memory."""

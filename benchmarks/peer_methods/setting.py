@@ -27,7 +27,7 @@ from raysearch.objective import resolve_objective
 from raysearch.problem import Problem, prepare
 from raysearch.subject import make_space
 from raysearch.teaching import evaluate_part, make_context, teach
-from trainables.distillation import DistillationContext
+from trainables.context import DistillationContext
 from trainables.training import Training
 
 ONE_CORE = TrialResources(cpus=1, gpus=0, concurrency=1, device="cpu")

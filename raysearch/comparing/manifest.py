@@ -186,11 +186,15 @@ def make_manifest(
     fixed["baselines"] = []  # they can be methods themselves
     search = fixed["search"]
     if equal == "epochs":
-        search["epochs"] = search["epochs"] or search["trials"] * config.distill.epochs
+        of_trial = config.distill.epochs * config.distill.repeats
+        search["epochs"] = search["epochs"] or search["trials"] * of_trial
         search["trials"] = search["epochs"]  # every student is trained for one at least
-        if search["epochs"] < config.distill.epochs:
+        if search["epochs"] < of_trial:
+            times = (
+                f" x distill.repeats={config.distill.repeats}" if config.distill.repeats > 1 else ""
+            )
             raise ConfigError(
-                f"search.epochs: {search['epochs']} do not hold one training of distill.epochs={config.distill.epochs}; give more"
+                f"search.epochs: {search['epochs']} do not hold one training of distill.epochs={config.distill.epochs}{times}; give more"
             )
     if equal == "seconds":
         if search["seconds"] is None:

@@ -119,7 +119,7 @@ def cell_row(problem: str, method: str, seed: int, records: Sequence[Record]) ->
         "value": max(full, default=None),
         "trials": len(records),
         **{status: statuses.count(status) for status in ("full", "stopped", "failed")},
-        "epochs": int(_total(records, "epochs_done")),
+        "epochs": sum(map(epochs_of, records)),
         "seconds": _total(records, "seconds"),
         "cpu_seconds": _total(records, "cpu_seconds"),
         "propose_s": _total(records, "propose_s"),

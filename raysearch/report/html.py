@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
+from raysearch.report.embedding import embedding
 from raysearch.report.insight import insight
 from raysearch.report.markup import Child, Html, element, join
 from raysearch.report.policies import policies
@@ -18,7 +19,7 @@ from raysearch.report.run_folder import RunFolder
 from raysearch.report.sections import figures, headline, layers, results
 
 REPORT_FILE = "report.html"
-SECTIONS = (headline, results, figures, insight, policies, layers, effort, provenance)
+SECTIONS = (headline, results, figures, insight, embedding, policies, layers, effort, provenance)
 
 
 def write_report(run_folder: Path | str) -> Path:

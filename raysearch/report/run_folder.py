@@ -18,6 +18,7 @@ import yaml
 from raysearch.architecture.budget import resolve_budget
 from raysearch.architecture.graph import Architecture
 from raysearch.errors import BudgetError, InvalidArchitecture, RunFolderError
+from raysearch.report.embedding import LOSSES_FILE, Refit, read_refits
 from raysearch.report.records import Evaluation, Json, Role, Scores, Trained, number, text_of
 from raysearch.report.surrogate import SURROGATE_FILE, Knowledge, read_knowledge
 
@@ -38,6 +39,7 @@ class RunFolder:
     best_architecture: Architecture | None
     best_name: str | None
     knowledge: Knowledge | None
+    refits: tuple[Refit, ...]
     policy: Json | None
     problems: tuple[str, ...]
 
@@ -141,6 +143,7 @@ class _Reader:
             best_architecture=self.architecture(f"students/{best}/architecture.json"),
             best_name=best,
             knowledge=self.knowledge(),
+            refits=self.refits(),
             policy=self.object("policy/policy.json"),
             problems=tuple(self.problems),
         )
@@ -204,6 +207,13 @@ class _Reader:
         except ValueError:
             self.problems.append(f"{SURROGATE_FILE} is damaged and is left out.")
             return None
+
+    def refits(self) -> tuple[Refit, ...]:
+        try:
+            return read_refits(self.path)
+        except ValueError:
+            self.problems.append(f"{LOSSES_FILE} is damaged and is left out.")
+            return ()
 
     def evaluations(self) -> list[Evaluation]:
         """The search's own lines, then those that a baseline keeps in a file of its own."""

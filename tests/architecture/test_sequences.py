@@ -95,6 +95,13 @@ def test_a_decoded_chain_is_the_network_that_the_rows_describe():
     assert (decoded.num_params, decoded.macs) == (lenet.num_params, lenet.macs)
 
 
+def test_only_a_convolution_in_front_of_a_normalisation_has_no_bias():
+    rows = [[1, 3, 8, 1, 1], [3, 0, 8, 0, 0], [1, 3, 8, 1, 1], [4, 0, 8, 0, 0], [8, 0, 10, 0, 0]]
+    network = decode_chain(rows, (1, 4, 4), 10)
+    assert [layer.attrs["bias"] for layer in network.layers if layer.op == "conv"] == [False, True]
+    assert network.num_params == 9 * 8 + 2 * 8 + (9 * 8 * 8 + 8) + (8 * 16 * 10 + 10)
+
+
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 40), (2, 12, 16, 20)])
 def test_decoding_inverts_encoding_for_chains(shape):
     rows = sample_chains(40, 0, shape, 7)

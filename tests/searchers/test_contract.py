@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from searchers.algorithm import Proposal
+from searchers.embedding_gradient.algorithm import EmbeddingGradientAlgorithm
 from searchers.evolution import EvolutionAlgorithm
 from searchers.gp import GPAlgorithm
 from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
@@ -55,6 +56,28 @@ class TestFaithfulMultiKernelBO(AlgorithmContract):
     def make_algorithm(self, space, seed):
         return MultiKernelBOAlgorithm(
             space, seed=seed, faithful=True, num_candidates=32, num_kernels=2, encoder="mlp"
+        )
+
+
+TINY = {"channels": 4, "embedding": 4, "hidden": 16, "pretrain_steps": 5, "fit_steps": 5}
+
+
+class TestEmbeddingGradient(AlgorithmContract):
+    def make_space(self):
+        return make_chain_space((8, 8, 8, 8), budget={"params": 0.3})
+
+    def make_algorithm(self, space, seed):
+        return EmbeddingGradientAlgorithm(
+            space, seed=seed, num_initial=5, num_starts=3, descent_steps=5, batch_size=2, **TINY
+        )
+
+
+class TestFaithfulEmbeddingGradient(AlgorithmContract):
+    covers_space = False
+
+    def make_algorithm(self, space, seed):
+        return EmbeddingGradientAlgorithm(
+            space, seed=seed, faithful=True, chains=False, num_initial=5, **TINY
         )
 
 

@@ -151,7 +151,7 @@ class TestTrial:
         for student, stem in ((refitted, teacher.layers[1].name), (chain, None)):
             trainable = trial(context, student.to_compact(), architecture_id=student.id)
             trainable._begin()
-            module = trainable._training.module
+            module = trainable._training.trainings[0].module
             with torch.random.fork_rng():
                 torch.manual_seed(context.seed)
                 fresh = build(student)
@@ -191,7 +191,7 @@ class TestTrial:
         ):
             trainable = trial(shared, text, architecture_id=key, stage=stage)
             trainable._begin()
-            state = trainable._training.module.state_dict()
+            state = trainable._training.trainings[0].module.state_dict()
             assert all(torch.equal(state[name], expected[name]) for name in expected)
 
     def test_a_reused_actor_gives_what_a_fresh_one_gives(self, context, architectures):
@@ -238,10 +238,10 @@ class TestTrial:
         search = trial(kept, architectures[0], architecture_id=key)
         results(search)
         assert [path.name for path in tmp_path.iterdir()] == [f"search-{key}.safetensors"]
-        trained = search._training.module.state_dict()
+        trained = search._training.trainings[0].module.state_dict()
         finish = trial(kept, architectures[0], architecture_id=key, stage="finish")
         finish._begin()
-        started = finish._training.module.state_dict()
+        started = finish._training.trainings[0].module.state_dict()
         assert all(torch.equal(trained[name], started[name]) for name in trained)
 
     def test_an_unfinished_training_of_a_killed_run_is_continued(
@@ -262,7 +262,7 @@ class TestTrial:
         trainable._begin()
         student = context.search_space.apply(architectures[0])
         expected = build(student, inherit_from=problem.teacher).state_dict()
-        found = trainable._training.module.state_dict()
+        found = trainable._training.trainings[0].module.state_dict()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
 
     @pytest.mark.parametrize("stage", ["search", "uniform", "finish"])
@@ -278,7 +278,7 @@ class TestTrial:
         scores = load_scores(tmp_path / "importance-taylor.safetensors", problem.architecture)
         keep = keep_sets(student, problem.architecture, scores)
         expected = build(student, inherit_from=problem.teacher, keep=keep).state_dict()
-        found = trainable._training.module.state_dict()
+        found = trainable._training.trainings[0].module.state_dict()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
         first = build(student, inherit_from=problem.teacher).state_dict()
         assert not all(torch.equal(found[name], first[name]) for name in first)
@@ -297,7 +297,7 @@ class TestTrial:
             trainable._begin()
             keep = keep_sets(student, problem.architecture, scores)
             expected = build(student, inherit_from=problem.teacher, keep=keep).state_dict()
-            found[name] = trainable._training.module.state_dict()
+            found[name] = trainable._training.trainings[0].module.state_dict()
             assert all(torch.equal(found[name][key], expected[key]) for key in expected)
         assert not all(torch.equal(found["one"][key], found["other"][key]) for key in found["one"])
 
@@ -313,9 +313,123 @@ class TestTrial:
         trainable = trial(shared, architectures[0])
         trainable._begin()
         theirs = problem.teacher.state_dict()
-        for name, weight in trainable._training.module.named_parameters():
+        for name, weight in trainable._training.trainings[0].module.named_parameters():
             if weight.ndim > 1:
                 assert torch.isin(weight, theirs[name]).float().mean() < 0.01, name
+
+    def test_a_repeated_training_reports_means_epoch_by_epoch(self, context, architectures):
+        shared = dataclasses.replace(context, repeats={"search": 3})
+        trainable = trial(shared, architectures[0])
+        for epoch in (1, 2, 3):
+            result = trainable.train()
+            assert (result["epochs_done"], result["epochs_target"]) == (epoch, 3)
+            assert result["epochs_trained"] == 3 * epoch
+            assert result["done"] == (epoch == 3)
+            for name in ("accuracy", "loss"):
+                single = result[f"{name}_repeats"]
+                assert len(single) == 3
+                assert result[name] == pytest.approx(sum(single) / 3)
+            assert len(set(result["loss_repeats"])) == 3
+            assert result["reward"] == pytest.approx(math.exp(-result["loss"]))
+        once = results(trial(context, architectures[0]))
+        assert result["accuracy_repeats"][0] == once[-1]["accuracy"]
+        assert len(result["accuracy_curve"]) == 3
+
+    def test_the_weights_of_the_best_repeat_are_kept(self, context, architectures, tmp_path):
+        shared = dataclasses.replace(
+            context, repeats={"search": 3}, weights_folder=str(tmp_path), init={"finish": "search"}
+        )
+        trainable = trial(shared, architectures[0], architecture_id="a")
+        last = [trainable.train() for _ in range(3)][-1]
+        best = last["loss_repeats"].index(min(last["loss_repeats"]))
+        wanted = trainable._training.trainings[best].module.state_dict()
+        kept = load_file(tmp_path / "search-a.safetensors")
+        assert all(torch.equal(kept[name], wanted[name]) for name in wanted)
+        others = (number for number in range(3) if number != best)
+        for other in others:
+            state = trainable._training.trainings[other].module.state_dict()
+            assert not all(torch.equal(kept[name], state[name]) for name in state)
+        assert "accuracy_repeats" not in trial(shared, architectures[0], stage="finish").train()
+
+    def test_a_run_killed_between_two_repeats_continues_exactly(
+        self, context, architectures, tmp_path, monkeypatch
+    ):
+        shared = dataclasses.replace(context, repeats={"search": 3})
+        whole = [trial(shared, architectures[0]).train()]
+        monkeypatch.setattr("trainables.distillation.PARTIAL_EVERY_S", 0.0)
+        kept = dataclasses.replace(shared, weights_folder=str(tmp_path))
+        killed = trial(kept, architectures[0], architecture_id="a")
+        killed._begin()
+        with pytest.raises(KeyboardInterrupt):
+            killed._training.train_epoch(Cut(killed._keep_unfinished, after=2))
+        assert [one.epochs_done for one in killed._training.trainings] == [1, 1, 0]
+        again = trial(kept, architectures[0], architecture_id="a")
+        result = again.train()
+        for name in ("accuracy_repeats", "loss_repeats", "reward", "epochs_trained"):
+            assert result[name] == whole[0][name]
+        again.save_checkpoint(str(tmp_path))
+        other = trial(shared, architectures[1])
+        other.reset({"architecture": architectures[0]})
+        other.load_checkpoint(str(tmp_path))
+        for _ in range(2):
+            here, there = again.train(), other.train()
+            assert here["loss_repeats"] == there["loss_repeats"]
+
+    def test_fresh_repeats_begin_with_other_weights(self, context, architectures):
+        shared = dataclasses.replace(context, repeats={"search": 2})
+        for init, differ in (("inherit", False), ("fresh", True)):
+            started = dataclasses.replace(shared, init={"search": init})
+            trainable = trial(started, architectures[0])
+            trainable._begin()
+            one, other = (t.module.state_dict() for t in trainable._training.trainings)
+            assert all(torch.equal(one[name], other[name]) for name in one) != differ
+
+    def test_a_student_of_which_one_repeat_diverges_is_diverged(self, context, architectures):
+        wild = {"search": {**context.recipes["search"], "optimizer": "sgd", "lr": 1e30}}
+        shared = dataclasses.replace(context, recipes=wild, repeats={"search": 2})
+        result = trial(shared, architectures[0]).train()
+        assert (result["status"], result["epochs_done"], result["epochs_trained"]) == (
+            "diverged", 1, 1,
+        )  # fmt: skip
+
+
+class Cut:
+    """Does something so many times, then is interrupted."""
+
+    def __init__(self, action, *, after):
+        self.action, self.left = action, after
+
+    def __call__(self):
+        self.action()
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def test_only_trials_of_the_search_are_repeated(problem):
+    distill = problem.config.distill.model_copy(update={"repeats": 5})
+    config = problem.config.model_copy(update={"distill": distill})
+    resources = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
+    shared = make_context(dataclasses.replace(problem, config=config), {"accuracy": 0.9}, resources)
+    assert shared.repeats == {"search": 5, "random": 5, "prune": 5}
+
+
+def test_students_on_labels_alone_need_no_answers_of_the_teacher(problem, architectures):
+    """The teacher is not even asked: one that cannot answer does not matter."""
+    config = load_config({"distill": {"loss": "ce"}, "finish": {"loss": "ce"}})
+
+    def no_answer(module, inputs):
+        raise AssertionError("the teacher was asked")
+
+    teacher = copy.deepcopy(problem.teacher)
+    teacher.register_forward_pre_hook(no_answer)
+    resources = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
+    shared = make_context(
+        dataclasses.replace(problem, config=config, teacher=teacher), {"accuracy": 0.9}, resources
+    )
+    assert shared.data.logits is None
+    trainable = trial(shared, architectures[0])
+    assert trainable.train()["status"] == "ok"
 
 
 def test_only_trials_of_the_search_are_judged_by_their_best_epoch(problem):

@@ -81,7 +81,7 @@ def encode_layer(architecture: Architecture, layer: Layer) -> tuple[int, ...]:
 def decode_chain(rows: Any, input_shape: Sequence[int], num_classes: int) -> Architecture:
     """Makes the network of a sequence: convolutions and linear layers with bias, dropout of one half, a linear layer at the end.
 
-    What a type has no use for is ignored. Inverts `encode_sequence` for the networks that it makes.
+    A convolution in front of a batch normalisation has no bias: the normalisation would take it away and has its own. What a type has no use for is ignored. Inverts `encode_sequence` for the networks that it makes.
 
     Args:
         rows: [T, 5] whole numbers.
@@ -103,13 +103,14 @@ def decode_chain(rows: Any, input_shape: Sequence[int], num_classes: int) -> Arc
         )
     shape = tuple(int(size) for size in input_shape)
     layers = [Layer("input", "input", shape=shape)]
+    normed = np.append(table[1:, 0] == NORM, False).tolist()
     for position, row in enumerate(table.tolist()):
-        _append(layers, position, row)
+        _append(layers, position, row, bias=not normed[position])
     return check(Architecture(shape, tuple(layers), layers[-1].name))
 
 
-def _append(layers: list[Layer], position: int, row: Sequence[int]) -> None:
-    """Adds the layer of a row, and the flattening that it implies."""
+def _append(layers: list[Layer], position: int, row: Sequence[int], *, bias: bool) -> None:
+    """Adds the layer of a row, and the flattening that it implies; `bias` is a convolution's."""
     kind, where = row[0], f"row {position} of the sequence"
     if not CONV <= kind <= LINEAR:
         raise InvalidArchitecture(f"{where}: type is {kind}, chains have the types 1 to {LINEAR}")
@@ -119,7 +120,7 @@ def _append(layers: list[Layer], position: int, row: Sequence[int]) -> None:
         attrs = {"mode": "flatten"}
         layers.append(Layer("flatten", "reshape", ((layers[-1].name,),), attrs, flat))
         shape = flat
-    op, attrs = _operation(where, row, shape)
+    op, attrs = _operation(where, row, shape, bias=bias)
     source = (layers[-1].name,)
     made = OPS[op].out_shape(attrs, [shape])
     if min(made) < 1:
@@ -127,7 +128,9 @@ def _append(layers: list[Layer], position: int, row: Sequence[int]) -> None:
     layers.append(Layer(f"{_NAMES[kind]}{position}", op, (source,), attrs, made))
 
 
-def _operation(where: str, row: Sequence[int], shape: Shape) -> tuple[str, dict[str, Any]]:
+def _operation(
+    where: str, row: Sequence[int], shape: Shape, *, bias: bool
+) -> tuple[str, dict[str, Any]]:
     """Operation and attributes of a row that reads a tensor of that shape."""
     kind, kernel, outputs, stride, padding = row
     rank = len(shape) - 1
@@ -140,7 +143,7 @@ def _operation(where: str, row: Sequence[int], shape: Shape) -> tuple[str, dict[
             )
     window = {"kernel": [kernel] * rank, "stride": [stride] * rank, "padding": [padding] * rank}
     if kind == CONV:
-        fixed = {"dilation": [1] * rank, "groups": 1, "bias": True}
+        fixed = {"dilation": [1] * rank, "groups": 1, "bias": bias}
         return "conv", {"in_channels": shape[0], "out_channels": outputs, **window, **fixed}
     if kind in (MAX_POOL, AVG_POOL):
         if padding > kernel // 2:

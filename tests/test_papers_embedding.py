@@ -1,0 +1,110 @@
+"""The ready configurations of Architecture Compression against the numbers that the paper fixes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from raysearch.config import Config, load_config
+from raysearch.plan import effort_of, first_candidates, wants_uniform
+from raysearch.schedules import stage_scheduler
+from raysearch.subject import load_graph, make_space
+from searchers.registry import make_algorithm
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+# classes, shape, parameters with our widths and the printed ones; the final recipe: epochs, rate, batch, milestones; steps of the fit
+PAPER = {
+    "fashion_mnist_conv7": (10, (1, 28, 28), 707_754, 0.708, (50, 0.01, 64, [30]), 80_000),
+    "cifar10_conv10": (10, (3, 32, 32), 24_351_562, 24.4, (150, 0.001, 128, [80, 120]), 100_000),
+    "cifar100_conv10": (100, (3, 32, 32), 24_443_812, 24.4, (150, 0.001, 128, [80, 120]), 100_000),
+    "svhn_conv10": (10, (3, 32, 32), 24_351_562, 24.4, (150, 0.001, 128, [80, 120]), 80_000),
+}
+READY = [*(f"architecture_compression/{name}" for name in PAPER), "digits_embedding"]
+
+DISTILL = {
+    "loss": "ce",
+    "epochs": 5,
+    "repeats": 5,
+    "optimizer": "adam_l2",
+    "weight_decay": 0,
+    "schedule": "constant",
+    "clip_norm": 0,
+    "recalibrate": False,
+    "value_epoch": "last",
+    "inherit": "none",
+}
+FINISH = {
+    "init": "fresh",
+    "loss": "ce",
+    "optimizer": "adam_l2",
+    "weight_decay": 0,
+    "schedule": "step",
+    "gamma": 0.1,
+    "halving": False,
+    "clip_norm": 0,
+    "recalibrate": False,
+}
+
+
+def of_paper(name):
+    return load_config(CONFIGS / "architecture_compression" / f"{name}.yaml")
+
+
+def test_there_is_a_file_for_each_teacher_and_data_set():
+    found = (CONFIGS / "architecture_compression").iterdir()
+    assert sorted(file.stem for file in found) == sorted(PAPER)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_numbers_stand_in_each_file(name):
+    config = of_paper(name)
+    _, shape, _, _, final, steps = PAPER[name]
+    data, _, model = name.rpartition("_")
+    assert (config.data.name, config.teacher.model) == (data, model)
+    assert config.teacher.input_shape == list(shape)
+    assert (config.budget, config.objective, config.baselines) == (None, "f", [])
+    distill, finish = config.distill.model_dump(), config.finish.model_dump()
+    assert {key: distill[key] for key in DISTILL} == DISTILL
+    assert {key: finish[key] for key in FINISH} == FINISH
+    epochs, lr, batch, milestones = final
+    assert (finish["epochs"], finish["lr"], finish["milestones"]) == (epochs, lr, milestones)
+    assert config.teacher.epochs == epochs
+    assert (distill["lr"], distill["batch_size"], finish["batch_size"]) == (lr, batch, batch)
+    options = config.search.options
+    assert options["faithful"] is options["chains"] is True
+    assert (options["num_initial"], options["sampler"]) == (1500, "paper")
+    assert (options["a_0"], options["p_0"], options["fit_steps"]) == (1.0, 0.0, steps)
+    assert config.search.trials == 1500 + len(options["eta"]) * len(options["lam"])
+    assert effort_of(config).epochs_of_trial == 25
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_teachers_have_the_printed_sizes_and_the_method_takes_the_options(name):
+    config = of_paper(name)
+    classes, shape, params, printed, _, _ = PAPER[name]
+    _, architecture = load_graph(config, classes, shape)
+    assert architecture.num_params == params
+    assert params / 1e6 == pytest.approx(printed, rel=3e-3)
+    space = make_space(config, architecture)
+    method = make_algorithm(config.search.method, space, options=config.search.options)
+    assert (method.faithful, method.num_initial) == (True, 1500)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("name", READY)
+def test_nothing_is_taken_from_our_defaults_in_silence(name):
+    raw = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    assert set(raw) == set(Config.model_fields)
+    for name, section in Config().model_dump().items():
+        if isinstance(section, dict) and name != "budget":
+            assert set(raw[name]) == set(section), name
+
+
+@pytest.mark.parametrize("name", READY)
+def test_nothing_of_ours_comes_before_beside_or_between(name):
+    """No candidates before the method's, no uniform student, no trial that is stopped early."""
+    config = load_config(CONFIGS / f"{name}.yaml")
+    space: object = None  # nobody looks at it
+    assert first_candidates(config, space, floor=None, size="params") == []  # type: ignore[arg-type]
+    assert not wants_uniform(config)
+    scheduler = stage_scheduler(config)
+    assert not any(map(scheduler.stops, ("search", "random", "finish", "random_finish")))
