@@ -6,6 +6,8 @@
     python -m benchmarks.proposal_step --threads 2 --modes lstm          # wall seconds fall
     python -m benchmarks.proposal_step --device cuda --modes lstm
 
+    python -m benchmarks.proposal_step --modes embedding --observations 20 80 200     # fit and 64 proposals of embedding_gradient
+
 Modes: `lstm` is the paper's step (faithful), `mlp` our own, `features` the process on features alone. The observations are random
 students whose values are made up (accuracy that grows with what is left of the teacher, and noise): a step's cost does not depend on
 their truth. A step includes learning all kernels, drawing, encoding and embedding the candidates, and the acquisition.
@@ -29,10 +31,13 @@ from raysearch.architecture import SearchSpace
 from raysearch.models import trace
 from raysearch.models.teachers.registry import load_teacher
 from searchers.algorithm import Observation
+from searchers.embedding_gradient.algorithm import EmbeddingGradientAlgorithm
+from searchers.embedding_gradient.proposing import DescentStep
+from searchers.embedding_gradient.snapshot import Snapshot as EmbeddingSnapshot
 from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
 from searchers.multi_kernel_bo.snapshot import Snapshot
 
-MODES = ("lstm", "mlp", "features")
+MODES = ("lstm", "mlp", "features", "embedding")
 NOISE = 0.02
 
 
@@ -94,6 +99,31 @@ def time_steps(
     }
 
 
+def time_embedding(space: SearchSpace, count: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The same for embedding_gradient: a fit, and the descents, decoding and judging of 64 proposals with the fitted model."""
+    algorithm = EmbeddingGradientAlgorithm(space, refit_every=1)
+    step = algorithm._step_of_mode()
+    assert isinstance(step, DescentStep), "our own mode"
+    observations = make_observations(space, count)
+    step(EmbeddingSnapshot(observations[:4], frozenset(), (99, 4, 0)), lambda: False)
+    fit_s, propose_s = [], []
+    for seed in range(options.repeats):
+        snapshot = EmbeddingSnapshot(observations, frozenset(), (seed, count, 0))
+        start = time.process_time()
+        step.networks(snapshot)
+        fitted = time.process_time()
+        chosen = step(snapshot, lambda: False)
+        fit_s.append(fitted - start)
+        propose_s.append(time.process_time() - fitted)
+        assert len(chosen) >= 64, "descents pass many students"
+    return {
+        "cpu_s": round(statistics.median(map(sum, zip(fit_s, propose_s, strict=True))), 3),
+        "wall_s": None,
+        "fit_cpu_s": round(statistics.median(fit_s), 3),
+        "propose_cpu_s": round(statistics.median(propose_s), 3),
+    }
+
+
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each teacher, mode and number of observations."""
     for teacher in options.teachers:
@@ -102,13 +132,18 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for mode in options.modes:
             for count in options.observations:
                 row = {"teacher": teacher, "layers": layers, "mode": mode, "observations": count}
-                yield row | time_steps(space, mode, count, options)
+                timed = (
+                    time_embedding(space, count, options)
+                    if mode == "embedding"
+                    else time_steps(space, mode, count, options)
+                )
+                yield row | timed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--teachers", nargs="+", default=["resnet34"])
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES[:3]))
     parser.add_argument("--observations", nargs="+", type=int, default=[80])
     parser.add_argument("--kernels", type=int, default=8)
     parser.add_argument("--candidates", type=int, default=1000, help="of each kernel")
@@ -133,7 +168,12 @@ def main() -> None:
     for row in measure(options):
         print(
             f"{row['teacher']}, {row['layers']} layers, {row['observations']} observations, {row['mode']}: "
-            f"{row['cpu_s']} CPU s, {row['wall_s']} s",
+            f"{row['cpu_s']} CPU s, {row['wall_s']} s"
+            + (
+                f" (fit {row['fit_cpu_s']}, 64 proposals {row['propose_cpu_s']})"
+                if "fit_cpu_s" in row
+                else ""
+            ),
             flush=True,
         )
         if options.out:
