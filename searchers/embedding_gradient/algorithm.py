@@ -87,7 +87,7 @@ class EmbeddingGradientAlgorithm:
         kappa: standard deviations of the M regressors that are taken off a_hat, in the descents and where `pick` is "bound".
         semi_supervised: ours: the networks learn from architectures without an accuracy, too, whose size is known all the same.
         pretrain_steps: ours: steps on those before the first fit.
-        fit_steps: of a fit; None: 100,000 where faithful, else 20.
+        fit_steps: of a fit; None: 100,000 where faithful, else 50.
         refit_every: ours: full observations between two fits.
         batch_size: ours: students of a step, while no result comes.
         num_starts: ours: descents begin at the teacher, at the best evaluated students and at some random ones, so many in all.
@@ -118,7 +118,7 @@ class EmbeddingGradientAlgorithm:
         sampler: str | None = None,
         size: str = "params",
         centred: bool = True,
-        embedding: int = 8,
+        embedding: int = 32,
         channels: int | None = None,
         hidden: int = 64,
         num_regressors: int | None = None,
