@@ -1,4 +1,4 @@
-"""What proposing costs, in CPU seconds of the process: one step of multi_kernel_bo, or whole searches by any method.
+"""What proposing costs, in CPU seconds of the process: one step of multi_kernel_bo or embedding_gradient, or whole searches by any method.
 
     python -m benchmarks.proposal_step                                   # ResNet-34, 80 observations, K = 8, 8 x 1,000 candidates
     python -m benchmarks.proposal_step --observations 20 80 320 1000 --modes mlp features
@@ -7,6 +7,7 @@
     python -m benchmarks.proposal_step --device cuda --modes lstm
     python -m benchmarks.proposal_step --method n2n gp evolution random tpe --observations 200
     python -m benchmarks.proposal_step --method n2n --option faithful=true --teachers resnet18 resnet34 vgg19 --observations 1000
+    python -m benchmarks.proposal_step --modes embedding --observations 20 80 200     # fit and 64 proposals of embedding_gradient
 
 Modes: `lstm` is the paper's step (faithful), `mlp` our own, `features` the process on features alone. The observations are random
 students whose values are made up (accuracy that grows with what is left of the teacher, and noise): a step's cost does not depend on
@@ -35,11 +36,14 @@ from raysearch.architecture import SearchSpace
 from raysearch.models import trace
 from raysearch.models.teachers.registry import load_teacher
 from searchers.algorithm import Exhausted, Observation, Proposal
+from searchers.embedding_gradient.algorithm import EmbeddingGradientAlgorithm
+from searchers.embedding_gradient.proposing import DescentStep
+from searchers.embedding_gradient.snapshot import Snapshot as EmbeddingSnapshot
 from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
 from searchers.multi_kernel_bo.snapshot import Snapshot
 from searchers.registry import make_algorithm
 
-MODES = ("lstm", "mlp", "features")
+MODES = ("lstm", "mlp", "features", "embedding")
 NOISE = 0.02
 
 
@@ -145,6 +149,32 @@ def observe(space: SearchSpace, proposal: Proposal, number: int) -> Observation:
     )
 
 
+def time_embedding(space: SearchSpace, count: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The same for embedding_gradient: a fit, and the descents, decoding and judging of 64 proposals with the fitted model."""
+    algorithm = EmbeddingGradientAlgorithm(space, refit_every=1)
+    step = algorithm._step_of_mode()
+    assert isinstance(step, DescentStep), "our own mode"
+    observations = make_observations(space, count)
+    step(EmbeddingSnapshot(observations[:4], frozenset(), (99, 4, 0)), lambda: False)
+    fit_s, propose_s, wall = [], [], []
+    for seed in range(options.repeats):
+        snapshot = EmbeddingSnapshot(observations, frozenset(), (seed, count, 0))
+        start, began = time.process_time(), time.perf_counter()
+        step.networks(snapshot)
+        fitted = time.process_time()
+        chosen = step(snapshot, lambda: False)
+        fit_s.append(fitted - start)
+        propose_s.append(time.process_time() - fitted)
+        wall.append(time.perf_counter() - began)
+        assert len(chosen) >= 64, "descents pass many students"
+    return {
+        "cpu_s": round(statistics.median(map(sum, zip(fit_s, propose_s, strict=True))), 3),
+        "wall_s": round(statistics.median(wall), 3),
+        "fit_cpu_s": round(statistics.median(fit_s), 3),
+        "propose_cpu_s": round(statistics.median(propose_s), 3),
+    }
+
+
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each teacher, mode or method, and number of observations."""
     for teacher in options.teachers:
@@ -160,21 +190,29 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for mode in options.modes:
             for count in options.observations:
                 row = {"teacher": teacher, "layers": layers, "mode": mode, "observations": count}
-                yield row | time_steps(space, mode, count, options)
+                timed = (
+                    time_embedding(space, count, options)
+                    if mode == "embedding"
+                    else time_steps(space, mode, count, options)
+                )
+                yield row | timed
 
 
 def text_of(row: dict[str, Any]) -> str:
-    """One line on a step of multi_kernel_bo."""
+    """One line on a step."""
+    parts = ""
+    if "fit_cpu_s" in row:
+        parts = f" (fit {row['fit_cpu_s']}, 64 proposals {row['propose_cpu_s']})"
     return (
         f"{row['teacher']}, {row['layers']} layers, {row['observations']} observations, {row['mode']}: "
-        f"{row['cpu_s']} CPU s, {row['wall_s']} s"
+        f"{row['cpu_s']} CPU s, {row['wall_s']} s{parts}"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--teachers", nargs="+", default=["resnet34"])
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES[:3]))
     parser.add_argument("--method", nargs="+", help="time whole searches by these methods instead")
     parser.add_argument(
         "--option",

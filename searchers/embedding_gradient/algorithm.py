@@ -87,7 +87,7 @@ class EmbeddingGradientAlgorithm:
         kappa: standard deviations of the M regressors that are taken off a_hat, in the descents and where `pick` is "bound".
         semi_supervised: ours: the networks learn from architectures without an accuracy, too, whose size is known all the same.
         pretrain_steps: ours: steps on those before the first fit.
-        fit_steps: of a fit; None: 100,000 where faithful, else 100.
+        fit_steps: of a fit; None: 100,000 where faithful, else 50.
         refit_every: ours: full observations between two fits.
         batch_size: ours: students of a step, while no result comes.
         num_starts: ours: descents begin at the teacher, at the best evaluated students and at some random ones, so many in all.
@@ -127,9 +127,9 @@ class EmbeddingGradientAlgorithm:
         channels: int | None = None,
         hidden: int = 64,
         num_regressors: int | None = None,
-        kappa: float = 0.0,
+        kappa: float = 1.0,
         semi_supervised: bool = True,
-        pretrain_steps: int = 200,
+        pretrain_steps: int = 0,
         fit_steps: int | None = None,
         refit_every: int = 4,
         batch_size: int = 4,
@@ -139,9 +139,9 @@ class EmbeddingGradientAlgorithm:
         lam: float | Sequence[float] = (0.03, 0.1, 0.3, 1.0),
         a_0: float = 1.0,
         p_0: float | None = None,
-        trust: str = "cloud",
+        trust: str = "both",
         neighbour_share: float = 0.0,
-        pick: str = "mean",
+        pick: str = "bound",
         composite: bool | None = None,
     ) -> None:
         self.space = space

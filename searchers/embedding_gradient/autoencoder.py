@@ -254,8 +254,10 @@ class Networks(nn.Module):
 def _initialise(module: nn.Module, generator: torch.Generator) -> None:
     """PyTorch's own distributions: U(-b, b) with b = 1 / sqrt(fan in)."""
     if isinstance(module, MaskedNorm):
-        nn.init.ones_(module.weight), nn.init.zeros_(module.bias)
-        nn.init.zeros_(module.mean), nn.init.ones_(module.var)
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)
+        nn.init.zeros_(module.mean)
+        nn.init.ones_(module.var)
     elif isinstance(module, nn.Linear | nn.Conv1d | nn.ConvTranspose1d):
         axis = 0 if isinstance(module, nn.ConvTranspose1d) else 1
         bound = 1 / math.sqrt(module.weight.shape[axis] * math.prod(module.weight.shape[2:]))

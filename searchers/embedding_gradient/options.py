@@ -138,7 +138,7 @@ PAPER: Mapping[str, Any] = {
     "num_initial": 1500, "channels": 128, "num_regressors": 1, "fit_steps": 100_000, "sampler": "paper",
 }  # fmt: skip
 OURS: Mapping[str, Any] = {
-    "num_initial": 16, "channels": 16, "num_regressors": 8, "fit_steps": 100, "sampler": "restricted",
+    "num_initial": 16, "channels": 16, "num_regressors": 8, "fit_steps": 50, "sampler": "restricted",
 }  # fmt: skip
 """What None stands for in each mode."""
 

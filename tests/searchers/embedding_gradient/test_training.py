@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from raysearch.architecture.sequences import sample_chains, valid_chains
 from searchers.embedding_gradient.domain import EditsDomain
 from searchers.embedding_gradient.fitting import Fitter
 from searchers.embedding_gradient.inputs import Coding
@@ -156,6 +157,18 @@ def test_the_papers_optimiser_lowers_its_loss(space):
     shape = shape_of(
         coding.num_rows, num_features=5, num_regressors=1, relu_head=True, by_position=False
     )
-    options = fit_options(faithful=True, num_steps=150)
+    options = fit_options(faithful=True, num_steps=300)
     _, history = refit(make_networks(shape, 0), examples, None, options, 0, lambda: False)
-    assert history.L[-1] < 0.5 * history.L[0]
+    assert history.L[-1] < 0.7 * history.L[0]
+
+
+def test_the_papers_optimiser_bears_the_widths_of_its_literal_sampler():
+    """Up to 4096; a mean squared error is infinite after two steps."""
+    rows = sample_chains(3000, 0, (3, 32, 32), 10, sampler="paper")
+    rows = rows[valid_chains(rows, (3, 32, 32), 10)]
+    coding = Coding.of(rows, raw=True, aligned=False)
+    examples = Examples(coding(rows), None, torch.full((len(rows),), 0.5))
+    shape = shape_of(50, num_features=5, num_regressors=1, relu_head=True, by_position=False)
+    options = fit_options(faithful=True, num_steps=30)
+    _, history = refit(make_networks(shape, 0), examples, None, options, 0, lambda: False)
+    assert max(history.L) < 5 * history.L[0]
