@@ -320,10 +320,7 @@ class Experiment:
         budget: dict[str, float] = dict(self.problem.space.limits)
         if (floor := self._floor(teacher)) is not None:
             budget["accuracy"] = floor
-        if outcome.floor_met is False:
-            self._notes.append(
-                "no fully trained student reaches the accuracy that was asked for; the most accurate one is the best"
-            )
+        self._notes += outcome.notes
         summary = {
             "teacher": {
                 **{key: teacher[key] for key in keys},

@@ -275,6 +275,29 @@ def test_a_student_that_misses_a_constraint_is_not_what_stage_two_begins_with():
     assert edits.remove == space.parse(second.architecture).remove
 
 
+def test_no_failure_is_worth_more_than_a_student_whatever_the_metric_s_scale():
+    """A loss of some units, minimised: values below -1."""
+    space = make_space()
+    options = {"constraints": ["accuracy >= 0.9"], "constraint": "soft", "soft_iterations": 4}
+    algorithm = N2NAlgorithm(space, stages="shrink", rollouts=1, num_trials=50, **options)
+    algorithm.tell(full(algorithm.ask(), -3.0, accuracy=0.95))
+    algorithm.tell(Observation(algorithm.ask().architecture, None, 0.0, "failed"))
+    algorithm.tell(full(algorithm.ask(), -2.0, accuracy=0.5))
+    rewards = [row["mean_reward"] for row in algorithm.history()]
+    assert rewards == pytest.approx([-3, -3, (1 - 2 / 4) ** 4 * (-2 + 3) - 3])
+
+
+def test_students_that_miss_a_constraint_are_not_admitted():
+    space = make_space()
+    algorithm = N2NAlgorithm(
+        space, num_trials=10, constraints=["accuracy >= 0.9"], constraint="soft"
+    )
+    proposal = algorithm.ask()
+    assert algorithm.admits(full(proposal, 0.5, accuracy=0.9))
+    assert not algorithm.admits(full(proposal, 0.9, accuracy=0.89))
+    assert N2NAlgorithm(space, num_trials=10).admits(full(proposal, 0.5))
+
+
 # State
 
 
