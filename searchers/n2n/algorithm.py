@@ -27,7 +27,7 @@ search goes on) enter no gradient, but are remembered, and the best of them may 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ from searchers.algorithm import (
     check_int,
     check_share,
 )
-from searchers.constraints import any_violated, costs_of, parse_constraints
+from searchers.constraints import any_violated, check_reported, costs_of, parse_constraints
 from searchers.ledger import Ledger, check_version
 from searchers.n2n.options import (
     CONSTRAINT,
@@ -202,12 +202,12 @@ class N2NAlgorithm:
             self._close(rollout, self._ledger.told[identity])
 
     def admits(self, observation: Observation) -> bool:
-        """Whether a trained student keeps the constraints, which count as hard here: others are chosen only where none does.
-
-        Raises:
-            ConfigError: its trial did not report a metric.
-        """
+        """Whether a trained student keeps the constraints, which count as hard here: others are chosen only where none does."""
         return not any_violated(self._constraints, observation)
+
+    def check_reports(self, report: Collection[str], num_classes: int) -> None:
+        """Refuses constraints on what trials are not asked to report, see `searchers.constraints.check_reported`."""
+        check_reported(self._constraints, report, num_classes)
 
     # Rollouts
 
