@@ -55,6 +55,8 @@ from searchers.n2n.options import (
     check_implied,
     check_iterations,
     check_number,
+    check_shape,
+    shape_of,
     stage_seed,
 )
 from searchers.n2n.policy_files import first_policies, write_policy, write_summary
@@ -71,7 +73,7 @@ ANSWERS_PER_CALL = 20
 """Rollouts that may be answered within one call while students train, so that Tune's loop is not held up."""
 ANSWERS_IN_A_ROW = 100
 """Rollouts in a row that needed no trial: then the stage ends, as its policy has converged, or as all its students are known."""
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class N2NAlgorithm:
@@ -168,6 +170,8 @@ class N2NAlgorithm:
             for kind in KINDS
         }
         wanted = {kind: self._options[kind] for kind in KINDS if self.stages in ("both", kind)}
+        given = ("faithful", "refit", "windows", "stages")
+        self._shape = {name: getattr(self, name) for name in given} | shape_of(self._options)
         self._weights = first_policies(warm_start, policy, wanted)
         self._ledger = Ledger(space)
         self._controllers: dict[str, Controller] = {}
@@ -376,6 +380,7 @@ class N2NAlgorithm:
     def state_dict(self) -> dict[str, Any]:
         return {
             "version": STATE_VERSION,
+            "options": self._shape,
             "ledger": self._ledger.state_dict(),
             "stage": self.stage,
             "base": self._base,
@@ -387,6 +392,7 @@ class N2NAlgorithm:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         check_version(state, STATE_VERSION)
+        check_shape(self._shape, state["options"])
         self._ledger.load_state_dict(state["ledger"])
         self.stage = state["stage"]
         self._base = state["base"]

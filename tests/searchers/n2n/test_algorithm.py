@@ -301,6 +301,39 @@ def test_students_that_miss_a_constraint_are_not_admitted():
 # State
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hidden_shrinkage": 20},
+        {"hidden_removal": 20},
+        {"actor_critic": True},
+        {"raw_features": True},
+        {"refit": True},
+        {"faithful": True},
+        {"stages": "remove"},
+    ],
+)
+def test_a_state_of_other_policies_or_actions_is_refused_by_the_option_s_name(changed):
+    space = make_space()
+    state = N2NAlgorithm(space, num_trials=12).state_dict()
+    with pytest.raises(ValueError, match=rf"search\.options\.{next(iter(changed))} ") as caught:
+        N2NAlgorithm(space, num_trials=12, **changed).load_state_dict(state)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_search_that_goes_on_with_smaller_batches_learns():
+    space = make_space()
+    algorithm = N2NAlgorithm(space, num_trials=60, rollouts=5)
+    while len(rewards_of(algorithm) if algorithm._controllers else ()) < 4:
+        algorithm.tell(full(algorithm.ask(), 0.5))
+    restored = N2NAlgorithm(space, num_trials=60, rollouts=2, lr_removal=0.01)
+    restored.load_state_dict(load_state(dump_state(algorithm.state_dict())))
+    updates = restored._controllers["remove"].iteration
+    restored.tell(full(restored.ask(), 0.7))
+    assert restored._controllers["remove"].iteration > updates
+    assert len(rewards_of(restored)) < 2
+
+
 @pytest.mark.parametrize("options", [{}, {"refit": True}, {"actor_critic": True}])
 def test_a_saved_state_continues_bit_for_bit_with_rollouts_open(options):
     teacher = resnet(blocks=(1, 1), widths=(8, 12), input_shape=(3, 8, 8))
