@@ -124,7 +124,8 @@ class Experiment:
             self._run()
 
     def _run(self) -> None:
-        write_text(self.files.config, self.config.to_yaml())
+        if not self.files.config.exists():
+            write_text(self.files.config, self.config.to_yaml())
         write_json(self.files.data, self.problem.data.describe())
         meter = self.problem.space.meter
         if isinstance(meter, LatencyMeter):
@@ -132,6 +133,8 @@ class Experiment:
         teacher = self._teacher()
         self._note_session(self._pending)
         plan = self._make_plan()
+        # what changes on resume is kept only once the search has taken it: a refused option must not stay in the folder
+        write_text(self.files.config, self.config.to_yaml())
         if not plan.pipeline.done:
             self._train(plan, teacher)
         self._look_inside(plan)
@@ -320,10 +323,7 @@ class Experiment:
         budget: dict[str, float] = dict(self.problem.space.limits)
         if (floor := self._floor(teacher)) is not None:
             budget["accuracy"] = floor
-        if outcome.floor_met is False:
-            self._notes.append(
-                "no fully trained student reaches the accuracy that was asked for; the most accurate one is the best"
-            )
+        self._notes += outcome.notes
         summary = {
             "teacher": {
                 **{key: teacher[key] for key in keys},

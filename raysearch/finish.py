@@ -20,7 +20,7 @@ from raysearch.models import build, export_student
 from raysearch.objective import compression, final_order
 from raysearch.plan import Plan, latency_of
 from raysearch.problem import Problem
-from raysearch.stages import Candidate, FinishStage
+from raysearch.stages import Admits, Candidate, FinishStage, from_record
 
 Evaluate = Callable[[nn.Module, str], Mapping[str, float]]
 
@@ -39,11 +39,25 @@ class Outcome:
 
     Attributes:
         floor_met: whether the best student reaches the accuracy floor on the validation part; None: none was asked for.
+        is_admitted: whether it keeps the method's constraints.
     """
 
     best: dict[str, Any]
     baselines: dict[str, dict[str, Any]]
     floor_met: bool | None = None
+    is_admitted: bool = True
+
+    @property
+    def notes(self) -> list[str]:
+        """What was asked for, and is not reached."""
+        notes = []
+        if self.floor_met is False:
+            notes.append(
+                "no fully trained student reaches the accuracy that was asked for; the most accurate one is the best"
+            )
+        if not self.is_admitted:
+            notes.append("no fully trained student keeps all constraints; the best one breaks some")
+        return notes
 
 
 def conclude(
@@ -72,7 +86,11 @@ def conclude(
         raise RunError(
             f"no student could be trained ({'; '.join(sorted(reasons)) or 'no trial was completed'})"
         )
-    by_rank = partial(rank, problem, floor)
+    keeps = partial(keeps_all, problem, plan.admits)
+
+    def by_rank(finalist: Finalist) -> tuple[float, ...]:
+        return not keeps(finalist), *rank(problem, floor, finalist)
+
     finalists.sort(key=by_rank)
     shutil.rmtree(files.students, ignore_errors=True)
     exported = [
@@ -90,12 +108,22 @@ def conclude(
         best=exported[0],
         baselines={name: found for name, found in baselines.items() if found and name in asked},
         floor_met=None if floor is None else exported[0]["accuracy"] >= floor,
+        is_admitted=keeps(finalists[0]),
     )
 
 
 def _finalist(stage: FinishStage, candidate: Candidate) -> Finalist | None:
     record = stage.record(candidate)
     return Finalist(candidate, record) if record and record["status"] == "full" else None
+
+
+def keeps_all(problem: Problem, admits: Admits | None, finalist: Finalist) -> bool:
+    """Whether a finalist keeps the method's constraints, by its full training; what that does not report is taken from the short one."""
+    if admits is None:
+        return True
+    candidate = finalist.candidate
+    costs = latency_of(problem, candidate.architecture)
+    return admits(from_record({**(candidate.short or {}), **costs, **finalist.record}))
 
 
 def rank(problem: Problem, floor: float | None, finalist: Finalist) -> tuple[float, ...]:

@@ -86,19 +86,22 @@ def constrained_reward(
     violated: bool,
     iteration: int | None = None,
     soft_iterations: int = SOFT_ITERATIONS,
+    *,
+    worst: float = DEGENERATE_REWARD,
 ) -> float:
     """The reward under constraints (N2N section 3.3.1).
 
     Args:
-        reward: f, or another reward that is at least -1.
+        reward: f, or another reward that is at least `worst`.
         violated: whether the student misses a constraint.
-        iteration: None: hard, a violation gives -1; t from 0 on: soft, it gives eps_t (reward + 1) - 1.
+        iteration: None: hard, a violation gives `worst`; t from 0 on: soft, it gives eps_t (reward - worst) + worst.
         soft_iterations: T_c, from which on soft is hard.
+        worst: the paper's -1, which is below every f.
     """
     if not violated:
         return reward
     eps = 0.0 if iteration is None else softness(iteration, soft_iterations)
-    return eps * (reward + 1.0) + DEGENERATE_REWARD
+    return eps * (reward - worst) + worst
 
 
 def accuracy_reward(m: Measurement) -> float:

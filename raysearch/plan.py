@@ -17,7 +17,15 @@ from raysearch.files import RunFiles
 from raysearch.objective import Floor
 from raysearch.problem import Problem
 from raysearch.search_state import SearchState
-from raysearch.stages import Candidate, FinishStage, ObservationLog, Pipeline, SearchStage, Stage
+from raysearch.stages import (
+    Admits,
+    Candidate,
+    FinishStage,
+    ObservationLog,
+    Pipeline,
+    SearchStage,
+    Stage,
+)
 from raysearch.subject import space_arguments
 from searchers.algorithm import Proposal
 from searchers.prune import DEFAULT_FORMS
@@ -33,7 +41,7 @@ TRIALS_PER_RUNG = 4
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The stages by their names (see `raysearch.stages`), and the pipeline that runs them."""
+    """The stages by their names (see `raysearch.stages`), the pipeline that runs them, and what `raysearch.stages.SearchStage` calls `admits`."""
 
     search: SearchStage
     finish: FinishStage
@@ -43,6 +51,7 @@ class Plan:
     prune: SearchStage | None
     prune_finish: FinishStage | None
     pipeline: Pipeline
+    admits: Admits | None = None
 
     @property
     def finalists(self) -> Iterator[tuple[FinishStage, Candidate]]:
@@ -83,23 +92,27 @@ def make_plan(
     scaled = str(space.uniform()) if has_budget else None
 
     first = first_candidates(config, space, floor=problem.floor, size=problem.size, pruned=pruned)
+    method = make_algorithm(
+        config.search.method,
+        space,
+        config.run.seed,
+        config.search.options,
+        pruned=pruned,
+        warm_start=config.search.warm_start,
+        num_trials=config.search.trials,
+    )
+    # what a method was asked for beside the reward holds for the baselines too
+    admits: Admits | None = getattr(method, "admits", None)
     search = SearchStage(
         "search",
-        make_algorithm(
-            config.search.method,
-            space,
-            config.run.seed,
-            config.search.options,
-            pruned=pruned,
-            warm_start=config.search.warm_start,
-            num_trials=config.search.trials,
-        ),
+        method,
         num_trials=config.search.trials,
         log=ObservationLog(files.observations),
         identify=space.architecture_id,
         first=first,
         costs=partial(latency_of, problem),
         effort=effort_of(config),
+        admits=admits,
         state=SearchState(files.search_state, problem.architecture.id),
     )
     search.requeue(pending)
@@ -154,6 +167,7 @@ def make_plan(
             busy=search.trains,
             costs=partial(latency_of, problem),
             effort=effort_of(config),
+            admits=admits,
         )
         random_finish = finishing(
             "random_finish",
@@ -174,6 +188,7 @@ def make_plan(
             cache=search.record,
             busy=search.trains,
             costs=partial(latency_of, problem),
+            admits=admits,
         )
         prune_finish = finishing(
             "prune_finish",
@@ -194,6 +209,7 @@ def make_plan(
         prune,
         prune_finish,
         Pipeline(stages, on_change),
+        admits,
     )
 
 

@@ -144,9 +144,11 @@ def _problem(
     """The problem of a loaded teacher; `measured` is a file of earlier measurements of latency."""
     space = make_space(config, architecture, measured)
     search = config.search
-    make_algorithm(
+    method = make_algorithm(
         search.method, space, config.run.seed, search.options, warm_start=search.warm_start
     )
+    if check_reports := getattr(method, "check_reports", None):
+        check_reports((*config.distill.report, *space.limits), data.num_classes)
     _check_pruning(config, space, module)
     if config.distill.metrics is not None:
         load_metrics(config.distill.metrics)

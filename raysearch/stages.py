@@ -29,6 +29,10 @@ MAX_DUPLICATES = 100
 """So many known students in a row, and a search counts as exhausted."""
 
 
+Admits = Callable[[Observation], bool]
+"""Whether a fully evaluated student keeps what was asked for beside its value."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A student that a finishing stage trains fully.
@@ -179,6 +183,7 @@ class SearchStage:
         busy: whether another stage is evaluating an architecture_id now; its result is waited for.
         costs: edits string -> what is known of a student's costs before its training, for the log.
         effort: what else ends the search.
+        admits: whether a student keeps what the method was asked for beside its value (constraints); None: nothing was.
         state: where a method that learns on the way keeps what it has learned (`raysearch.search_state`); None: nowhere.
     """
 
@@ -195,6 +200,7 @@ class SearchStage:
         busy: Callable[[str], bool] = lambda architecture_id: False,
         costs: Callable[[str], Mapping[str, float]] = lambda architecture: {},
         effort: Effort = NO_LIMIT,
+        admits: Admits | None = None,
         state: SearchState | None = None,
     ) -> None:
         self.name = name
@@ -207,6 +213,7 @@ class SearchStage:
         self._busy = busy
         self._costs = costs
         self._effort = effort
+        self._admits = admits
         self._propose_s: dict[str, float] = {}
         self._unbooked_s = 0.0
         self._seen_background_s = 0.0
@@ -358,16 +365,18 @@ class SearchStage:
         return self.exhausted or not self._affords_another
 
     def best(self, count: int, *, without: Iterable[str] = ()) -> Sequence[Mapping[str, Any]]:
-        """The records of the `count` best fully evaluated students, the best first."""
+        """The records of the `count` best fully evaluated students, the best first; those that are not admitted come last."""
         excluded = set(without)
         full = [
             record
             for record in self.log.records
             if record["status"] == "full" and record["architecture_id"] not in excluded
         ]
-        return sorted(full, key=lambda record: (-record["value"], record["architecture_id"]))[
-            :count
-        ]
+        return sorted(full, key=self._order)[:count]
+
+    def _order(self, record: Mapping[str, Any]) -> tuple[bool, float, str]:
+        misses = self._admits is not None and not self._admits(from_record(record))
+        return misses, -record["value"], record["architecture_id"]
 
 
 class FinishStage:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,8 @@ _TEXT = re.compile(
 )
 _COSTS = ("num_params", "macs", "memory_bytes")
 """What the teacher's own value is known of, so that a share of it can be asked for."""
+_ON_REQUEST = ("latency_ms", "class_accuracy")
+"""What trials report where `distill.report` asks for it."""
 _HELP = "write such as 'num_params <= 50%', 'latency_ms <= 5' or 'accuracy >= 0.9'"
 
 
@@ -107,8 +109,8 @@ def _number(text: str) -> float:
 
 
 def _remedy(metric: str) -> str:
-    if metric.startswith("class_accuracy") or metric == "latency_ms":
-        name = metric.partition("/")[0]
+    name = metric.partition("/")[0]
+    if name in _ON_REQUEST:
         return f"ask for it by distill.report: [{name}]" + (
             ", and name a class, such as class_accuracy/3" if name == "class_accuracy" else ""
         )
@@ -132,6 +134,32 @@ def reported(observation: Observation) -> dict[str, float]:
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
     return carried | dict(observation.metrics)
+
+
+def check_reported(
+    constraints: Iterable[Constraint], report: Collection[str], num_classes: int
+) -> None:
+    """Refuses, before any trial, bounds on what trials report on request only and are not asked for.
+
+    Args:
+        report: what is asked for, of `latency_ms` and `class_accuracy`.
+        num_classes: of the data.
+
+    Raises:
+        ConfigError: naming the bound and the remedy.
+    """
+    for constraint in constraints:
+        name, _, label = constraint.metric.partition("/")
+        if name not in _ON_REQUEST:
+            continue
+        if name not in report:
+            raise ConfigError(
+                f"{FIELD}: {str(constraint)!r} needs {constraint.metric!r}, which no trial reports: {_remedy(name)}"
+            )
+        if name == "class_accuracy" and label not in map(str, range(num_classes)):
+            raise ConfigError(
+                f"{FIELD}: {str(constraint)!r} names no class of the data, whose classes are 0 to {num_classes - 1}: write class_accuracy/3"
+            )
 
 
 def any_violated(constraints: Iterable[Constraint], observation: Observation) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from raysearch.errors import RunError
 from raysearch.files import RunFiles
-from raysearch.finish import Finalist, conclude, rank
+from raysearch.finish import Finalist, Outcome, conclude, keeps_all, rank
 from raysearch.stages import Candidate
 
 
@@ -65,6 +65,36 @@ def test_within_a_budget_the_cross_entropy_counts_and_then_the_accuracy():
 def test_without_a_budget_the_reward_counts():
     rewarded = [finalist("1/1", 0.9, value=0.3), finalist("2/2", 0.8, value=0.5)]
     assert order(rewarded, problem("f"), None) == ["2/2", "1/1"]
+
+
+def test_constraints_are_looked_up_in_the_full_training_then_in_the_short_one_then_measured():
+    def admits(observation):
+        metrics = {**observation.extra, **observation.metrics}
+        return metrics["accuracy"] >= 0.9 and metrics["power"] <= 5 and metrics["latency_ms"] <= 2
+
+    config = SimpleNamespace(distill=SimpleNamespace(report=["latency_ms"]))
+    space = SimpleNamespace(limits=(), latency_ms=lambda texts: [len(text) for text in texts])
+    asked = SimpleNamespace(config=config, space=space)
+
+    def keeps(name, accuracy, **short):
+        whole = {"architecture": name, "fidelity": 1.0, "status": "full", "curve": []}
+        record = {**whole, "accuracy": accuracy, "value": 0.5}
+        candidate = Candidate(name, name, "search", {**whole, "accuracy": 0.1, **short})
+        return keeps_all(asked, admits, Finalist(candidate, record))
+
+    assert keeps("a", 0.95, power=5.0)
+    assert not keeps("a", 0.85, power=5.0)
+    assert not keeps("a", 0.95, power=6.0)
+    assert not keeps("aaa", 0.95, power=5.0)  # three milliseconds
+    assert keeps_all(asked, None, finalist("a", 0.1))
+
+
+def test_what_was_asked_for_and_not_reached_is_said():
+    assert Outcome({}, {}).notes == []
+    (floor,) = Outcome({}, {}, floor_met=False).notes
+    (constraint,) = Outcome({}, {}, floor_met=True, is_admitted=False).notes
+    assert "accuracy that was asked for" in floor
+    assert "constraints" in constraint
 
 
 def test_the_end_without_a_student_says_why(tmp_path):

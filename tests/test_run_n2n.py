@@ -111,9 +111,15 @@ def test_a_finished_search_goes_on_with_what_it_has_learned(learned):
     assert min(numbers[6:]) > max(numbers[:6])
     state = load_state((more.path / "search_state.json").read_text())
     assert state["num_told"] <= 9
+    config = (more.path / "config.yaml").read_text()
+    with pytest.raises(
+        RunFolderError, match=r"search\.options\.hidden_removal 30, and now it is 20"
+    ):
+        raysearch.resume(learned.path, ["search.options.hidden_removal=20"], progress=False)
     (more.path / "search_state.json").write_text("{")
     with pytest.raises(RunFolderError, match=r"search_state\.json.*delete it"):
         raysearch.resume(learned.path, ["search.trials=10"], progress=False)
+    assert (more.path / "config.yaml").read_text() == config  # what was refused is not kept
 
 
 def test_a_constraint_on_what_no_trial_reports_ends_the_run_with_a_sentence(learned, storage):

@@ -246,6 +246,13 @@ def test_only_full_observations_can_be_the_best(tmp_path):
     assert [record["value"] for record in stage.best(5)] == [0.3, 0.2]
 
 
+def test_students_that_are_not_admitted_are_the_best_only_after_all_others(tmp_path):
+    stage = search_stage(tmp_path, admits=lambda observation: observation.metrics["accuracy"] < 0.5)
+    for value in (0.2, 0.9, 0.4, 0.6):
+        stage.tell(observed(stage.ask(), value))
+    assert [record["value"] for record in stage.best(5)] == [0.4, 0.2, 0.9, 0.6]
+
+
 def test_a_student_of_two_finishing_stages_is_trained_once(tmp_path):
     log, asked = ObservationLog(tmp_path / "finished.jsonl"), set()
     stages = [

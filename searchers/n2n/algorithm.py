@@ -17,7 +17,8 @@ training waits for it. A batch of known students only teaches the policy nothing
 the moving average lags behind: such a batch has an entropy bonus, unless `faithful`, so that new students follow. Rewards by rule:
 
     full               the observation's value, under constraints as in `raysearch.objective.constrained_reward`
-    failed, degenerate -1; a degenerate one (not smaller than the teacher, or not a network) is not trained at all
+    failed, degenerate -1, or the lowest value so far where that is less (a user's own metric, a loss): no failure is worth more than a student;
+                       a degenerate one (not smaller than the teacher, or not a network) is not trained at all
     early-stopped      none: values of different fidelities are never mixed. The rollout is dropped and another takes its place
 
 A result is the rollouts' that made its architecture, whoever had it trained; other results (another search's, a log that is told before the
@@ -26,11 +27,11 @@ search goes on) enter no gradient, but are remembered, and the best of them may 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysearch.errors import ConfigError, InvalidArchitecture
+from raysearch.errors import InvalidArchitecture
 from raysearch.objective import DEGENERATE_REWARD, SOFT_ITERATIONS, constrained_reward
 from searchers.algorithm import (
     Exhausted,
@@ -41,7 +42,7 @@ from searchers.algorithm import (
     check_int,
     check_share,
 )
-from searchers.constraints import any_violated, costs_of, parse_constraints
+from searchers.constraints import any_violated, check_reported, costs_of, parse_constraints
 from searchers.ledger import Ledger, check_version
 from searchers.n2n.options import (
     CONSTRAINT,
@@ -54,9 +55,11 @@ from searchers.n2n.options import (
     check_implied,
     check_iterations,
     check_number,
+    check_shape,
+    shape_of,
     stage_seed,
 )
-from searchers.n2n.policy_files import read_policies, write_policy, write_summary
+from searchers.n2n.policy_files import first_policies, write_policy, write_summary
 from searchers.n2n.rollouts import Rollout
 
 if TYPE_CHECKING:
@@ -70,7 +73,7 @@ ANSWERS_PER_CALL = 20
 """Rollouts that may be answered within one call while students train, so that Tune's loop is not held up."""
 ANSWERS_IN_A_ROW = 100
 """Rollouts in a row that needed no trial: then the stage ends, as its policy has converged, or as all its students are known."""
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class N2NAlgorithm:
@@ -166,7 +169,10 @@ class N2NAlgorithm:
             )
             for kind in KINDS
         }
-        self._weights = self._learned(warm_start, policy)
+        wanted = {kind: self._options[kind] for kind in KINDS if self.stages in ("both", kind)}
+        given = ("faithful", "refit", "windows", "stages")
+        self._shape = {name: getattr(self, name) for name in given} | shape_of(self._options)
+        self._weights = first_policies(warm_start, policy, wanted)
         self._ledger = Ledger(space)
         self._controllers: dict[str, Controller] = {}
         self._base: str | None = None  # what stage two shrinks; None: not chosen, or the teacher
@@ -199,6 +205,14 @@ class N2NAlgorithm:
             del self._open[rollout.id]
             self._close(rollout, self._ledger.told[identity])
 
+    def admits(self, observation: Observation) -> bool:
+        """Whether a trained student keeps the constraints, which count as hard here: others are chosen only where none does."""
+        return not any_violated(self._constraints, observation)
+
+    def check_reports(self, report: Collection[str], num_classes: int) -> None:
+        """Refuses constraints on what trials are not asked to report, see `searchers.constraints.check_reported`."""
+        check_reported(self._constraints, report, num_classes)
+
     # Rollouts
 
     def _enter(self, controller: Controller) -> Proposal | None:
@@ -219,7 +233,7 @@ class N2NAlgorithm:
         )
         self._num_rollouts += 1
         if text is None:
-            controller.take(rollout, DEGENERATE_REWARD)
+            controller.take(rollout, self._worst)
             return None
         if outcome is not None:
             self._close(rollout, outcome)
@@ -242,10 +256,18 @@ class N2NAlgorithm:
         if outcome.status == "stopped":
             return None
         if outcome.status == "failed" or outcome.value is None:
-            return DEGENERATE_REWARD
+            return self._worst
         violated = any_violated(self._constraints, outcome)
         soft = iteration if self._soft else None
-        return constrained_reward(outcome.value, violated, soft, self._soft_iterations)
+        return constrained_reward(
+            outcome.value, violated, soft, self._soft_iterations, worst=self._worst
+        )
+
+    @property
+    def _worst(self) -> float:
+        """The reward of a student that is none: the paper's -1, unless another objective than f went below it."""
+        values = [one.value for one in self._ledger.full if one.value is not None]
+        return min([DEGENERATE_REWARD, *values])
 
     @property
     def _num_followers(self) -> int:
@@ -358,6 +380,7 @@ class N2NAlgorithm:
     def state_dict(self) -> dict[str, Any]:
         return {
             "version": STATE_VERSION,
+            "options": self._shape,
             "ledger": self._ledger.state_dict(),
             "stage": self.stage,
             "base": self._base,
@@ -369,6 +392,7 @@ class N2NAlgorithm:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         check_version(state, STATE_VERSION)
+        check_shape(self._shape, state["options"])
         self._ledger.load_state_dict(state["ledger"])
         self.stage = state["stage"]
         self._base = state["base"]
@@ -379,24 +403,3 @@ class N2NAlgorithm:
         self._controllers = {}
         for kind, values in state["controllers"].items():
             self._make(kind).load_state_dict(values)
-
-    def _learned(self, warm_start: str | None, policy: str | None) -> dict[str, dict[str, Any]]:
-        """The weights to begin with, by stage."""
-        if warm_start is not None and policy is not None:
-            raise ConfigError(
-                f"search.options.policy is {policy!r} and search.warm_start {warm_start!r}: give one of them"
-            )
-        wanted = {
-            kind: options
-            for kind, options in self._options.items()
-            if self.stages in ("both", kind)
-        }
-        if policy is not None:
-            return read_policies("search.options.policy", policy, wanted)
-        if warm_start is not None:
-            if not isinstance(warm_start, str | Path) or not str(warm_start):
-                raise ConfigError(
-                    f"search.warm_start must be the folder of a run, got {warm_start!r}"
-                )
-            return read_policies("search.warm_start", Path(warm_start) / "policy", wanted)
-        return {}

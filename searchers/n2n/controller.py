@@ -80,9 +80,9 @@ class Controller:
         return self.meaning.execute(actions.numpy())
 
     def take(self, rollout: Rollout, reward: float) -> None:
-        """Credits a rollout; the m-th of a batch makes the update."""
+        """Credits a rollout; the m-th of a batch makes the update (a search that goes on with a smaller m may have more)."""
         self.batch.append(replace(rollout, reward=reward))
-        if len(self.batch) == self.options.rollouts:
+        if len(self.batch) >= self.options.rollouts:
             batch, self.batch = self.batch, []
             with one_thread():
                 self._update(batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -97,6 +97,26 @@ def check_implied(name: str, value: object, faithful: bool) -> bool:
             f"search.options.{name} is false, but search.options.faithful true implies it: leave {name} out"
         )
     return check_bool(f"search.options.{name}", value)
+
+
+def shape_of(options: Mapping[str, PolicyOptions]) -> dict[str, Any]:
+    """What decides which weights there are, by the names of the search's options."""
+    one = options["remove"]
+    hidden = {f"hidden_{NOUNS[kind]}": options[kind].hidden for kind in KINDS}
+    return {**hidden, "actor_critic": one.actor_critic, "raw_features": one.raw_features}
+
+
+def check_shape(mine: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Refuses the state of a search whose policies or actions are others; rates, weights of the loss and m may change.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for key, value in mine.items():
+        if stored[key] != value:
+            raise ValueError(
+                f"it was written with search.options.{key} {stored[key]!r}, and now it is {value!r}: leave {key} as it was"
+            )
 
 
 def check_actions(space: SearchSpace, stages: str | None, *, refit: bool, windows: bool) -> str:

@@ -36,6 +36,32 @@ def write_summary(
     _write(folder / "policy.json", {"history": list(history), "layers": list(layers)})
 
 
+def first_policies(
+    warm_start: object, policy: object, options: Mapping[str, PolicyOptions]
+) -> dict[str, dict[str, np.ndarray]]:
+    """The weights that a search begins with, by stage; none where neither folder is given.
+
+    Args:
+        warm_start: the folder of a run.
+        policy: a folder with policies.
+        options: what each stage's policy must fit.
+
+    Raises:
+        ConfigError: both are given, or what is given cannot be used.
+    """
+    if warm_start is not None and policy is not None:
+        raise ConfigError(
+            f"search.options.policy is {policy!r} and search.warm_start {warm_start!r}: give one of them"
+        )
+    if policy is not None:
+        return read_policies("search.options.policy", policy, options)
+    if warm_start is None:
+        return {}
+    if not isinstance(warm_start, str | Path) or not str(warm_start):
+        raise ConfigError(f"search.warm_start must be the folder of a run, got {warm_start!r}")
+    return read_policies("search.warm_start", Path(warm_start) / "policy", options)
+
+
 def read_policies(
     field: str, path: object, options: Mapping[str, PolicyOptions]
 ) -> dict[str, dict[str, np.ndarray]]:

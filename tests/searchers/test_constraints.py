@@ -9,6 +9,7 @@ from searchers.algorithm import Observation
 from searchers.constraints import (
     Constraint,
     any_violated,
+    check_reported,
     costs_of,
     parse_constraints,
     reported,
@@ -111,3 +112,18 @@ def test_the_costs_of_an_architecture_are_its_own():
         "macs": teacher.macs,
         "memory_bytes": teacher.memory_bytes,
     }
+
+
+def test_what_is_reported_on_request_must_be_asked_for_before_any_trial():
+    def check(text, report=("latency_ms", "class_accuracy")):
+        check_reported(parse_constraints([text]), report, 10)
+
+    for text in ("latency_ms <= 3", "class_accuracy/9 >= 0.5", "power <= 3", "accuracy >= 0.5"):
+        check(text)
+    with pytest.raises(ConfigError, match=r"'latency_ms <= 3' needs .*report: \[latency_ms\]"):
+        check("latency_ms <= 3", ["class_accuracy"])
+    with pytest.raises(ConfigError, match=r"'class_accuracy/3 >= 1' .*report: \[class_accuracy\]"):
+        check("class_accuracy/3 >= 1", [])
+    for label in ("", "/10", "/-1", "/three"):
+        with pytest.raises(ConfigError, match=r"names no class of the data, .* 0 to 9"):
+            check(f"class_accuracy{label} >= 0.5")

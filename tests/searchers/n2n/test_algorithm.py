@@ -275,7 +275,63 @@ def test_a_student_that_misses_a_constraint_is_not_what_stage_two_begins_with():
     assert edits.remove == space.parse(second.architecture).remove
 
 
+def test_no_failure_is_worth_more_than_a_student_whatever_the_metric_s_scale():
+    """A loss of some units, minimised: values below -1."""
+    space = make_space()
+    options = {"constraints": ["accuracy >= 0.9"], "constraint": "soft", "soft_iterations": 4}
+    algorithm = N2NAlgorithm(space, stages="shrink", rollouts=1, num_trials=50, **options)
+    algorithm.tell(full(algorithm.ask(), -3.0, accuracy=0.95))
+    algorithm.tell(Observation(algorithm.ask().architecture, None, 0.0, "failed"))
+    algorithm.tell(full(algorithm.ask(), -2.0, accuracy=0.5))
+    rewards = [row["mean_reward"] for row in algorithm.history()]
+    assert rewards == pytest.approx([-3, -3, (1 - 2 / 4) ** 4 * (-2 + 3) - 3])
+
+
+def test_students_that_miss_a_constraint_are_not_admitted():
+    space = make_space()
+    algorithm = N2NAlgorithm(
+        space, num_trials=10, constraints=["accuracy >= 0.9"], constraint="soft"
+    )
+    proposal = algorithm.ask()
+    assert algorithm.admits(full(proposal, 0.5, accuracy=0.9))
+    assert not algorithm.admits(full(proposal, 0.9, accuracy=0.89))
+    assert N2NAlgorithm(space, num_trials=10).admits(full(proposal, 0.5))
+
+
 # State
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hidden_shrinkage": 20},
+        {"hidden_removal": 20},
+        {"actor_critic": True},
+        {"raw_features": True},
+        {"refit": True},
+        {"faithful": True},
+        {"stages": "remove"},
+    ],
+)
+def test_a_state_of_other_policies_or_actions_is_refused_by_the_option_s_name(changed):
+    space = make_space()
+    state = N2NAlgorithm(space, num_trials=12).state_dict()
+    with pytest.raises(ValueError, match=rf"search\.options\.{next(iter(changed))} ") as caught:
+        N2NAlgorithm(space, num_trials=12, **changed).load_state_dict(state)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_search_that_goes_on_with_smaller_batches_learns():
+    space = make_space()
+    algorithm = N2NAlgorithm(space, num_trials=60, rollouts=5)
+    while len(rewards_of(algorithm) if algorithm._controllers else ()) < 4:
+        algorithm.tell(full(algorithm.ask(), 0.5))
+    restored = N2NAlgorithm(space, num_trials=60, rollouts=2, lr_removal=0.01)
+    restored.load_state_dict(load_state(dump_state(algorithm.state_dict())))
+    updates = restored._controllers["remove"].iteration
+    restored.tell(full(restored.ask(), 0.7))
+    assert restored._controllers["remove"].iteration > updates
+    assert len(rewards_of(restored)) < 2
 
 
 @pytest.mark.parametrize("options", [{}, {"refit": True}, {"actor_critic": True}])
