@@ -34,8 +34,8 @@ from raysearch.cluster import TrialResources
 from raysearch.data.dataset import Preprocessing, Split
 from raysearch.models import build
 from raysearch.objective import REWARDS, Measurement
+from raysearch.observations import ObservationLog
 from raysearch.problem import Problem, space_arguments
-from raysearch.stages import ObservationLog
 from raysearch.tables import write_table
 from raysearch.teaching import evaluate_part, make_context, teach
 from searchers.algorithm import Observation

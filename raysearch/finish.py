@@ -18,9 +18,10 @@ from raysearch.errors import RunError
 from raysearch.files import RunFiles, write_json
 from raysearch.models import build, export_student
 from raysearch.objective import compression, final_order
+from raysearch.observations import from_record
 from raysearch.plan import Plan, latency_of
 from raysearch.problem import Problem
-from raysearch.stages import Admits, Candidate, FinishStage, from_record
+from raysearch.stages import Admits, Candidate, FinishStage
 
 Evaluate = Callable[[nn.Module, str], Mapping[str, float]]
 

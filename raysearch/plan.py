@@ -15,13 +15,13 @@ from raysearch.effort import Effort
 from raysearch.errors import BudgetError
 from raysearch.files import RunFiles
 from raysearch.objective import Floor
+from raysearch.observations import ObservationLog
 from raysearch.problem import Problem
 from raysearch.search_state import SearchState
 from raysearch.stages import (
     Admits,
     Candidate,
     FinishStage,
-    ObservationLog,
     Pipeline,
     SearchStage,
     Stage,

@@ -7,8 +7,9 @@ import pytest
 
 from raysearch.config import load_config
 from raysearch.effort import Effort
+from raysearch.observations import ObservationLog
 from raysearch.plan import effort_of
-from raysearch.stages import ObservationLog, SearchStage
+from raysearch.stages import SearchStage
 from searchers.algorithm import Observation, Proposal
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from raysearch.architecture import SearchSpace
 from raysearch.errors import RunFolderError
+from raysearch.observations import ObservationLog
 from raysearch.search_state import SearchState, keeps_state
-from raysearch.stages import ObservationLog, SearchStage
+from raysearch.stages import SearchStage
 from searchers.algorithm import Exhausted, Observation
 from searchers.evolution import EvolutionAlgorithm
 from searchers.n2n.algorithm import N2NAlgorithm

@@ -5,15 +5,8 @@ import json
 
 import pytest
 
-from raysearch.stages import (
-    Candidate,
-    FinishStage,
-    ObservationLog,
-    Pipeline,
-    SearchStage,
-    from_record,
-    to_record,
-)
+from raysearch.observations import ObservationLog, from_record, to_record
+from raysearch.stages import Candidate, FinishStage, Pipeline, SearchStage
 from searchers.algorithm import Exhausted, Observation, Proposal
 
 

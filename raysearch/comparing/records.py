@@ -145,7 +145,7 @@ def read_cell(
     Raises:
         RunFolderError: the folder is damaged.
     """
-    from raysearch.stages import ObservationLog
+    from raysearch.observations import ObservationLog
 
     files = RunFiles(folder)
     records = ObservationLog(files.observations).records

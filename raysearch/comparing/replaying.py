@@ -19,7 +19,8 @@ from raysearch.comparing.records import cell_row, evaluation_rows
 from raysearch.config import Config
 from raysearch.errors import ConfigError, InputError, RunError
 from raysearch.objective import compression, final_order, parse_floor
-from raysearch.stages import ObservationLog, SearchStage
+from raysearch.observations import ObservationLog
+from raysearch.stages import SearchStage
 from searchers.algorithm import Observation, Proposal
 from searchers.registry import make_algorithm, resolve
 
