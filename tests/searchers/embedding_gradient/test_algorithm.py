@@ -113,13 +113,10 @@ def test_every_proposal_is_legal_new_and_within_the_budget(seed):
         if seed < 5:
             module = build(student)
             assert sum(one.numel() for one in module.parameters()) == student.num_params
-    assert {proposal.extra["origin"] for proposal in algorithm_proposals(algorithm, 1)} <= {
-        "descent"
-    }
-
-
-def algorithm_proposals(algorithm, count):
-    return [algorithm.ask() for _ in range(count)]
+    if (
+        options is OURS
+    ):  # a chain of a few layers is often over a budget of memory, and then a random one takes its place
+        assert algorithm.ask().extra["origin"] == "descent"
 
 
 @MODES
