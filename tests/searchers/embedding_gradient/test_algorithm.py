@@ -119,6 +119,10 @@ def test_every_proposal_is_legal_new_and_within_the_budget(seed):
         assert algorithm.ask().extra["origin"] == "descent"
 
 
+def algorithm_proposals(algorithm, count):
+    return [algorithm.ask() for _ in range(count)]
+
+
 @MODES
 def test_a_search_warms_up_and_then_descends(space, options):
     proposals = go_on(start(space, options), space, options["num_initial"] + 1)
