@@ -115,6 +115,9 @@ class SearchStage:
         self._costs = costs
         self._effort = effort
         self._admits = admits
+        self._misses: dict[
+            str, bool
+        ] = {}  # asked once for each student: `best` is called at every event
         self._propose_s: dict[str, float] = {}
         self._unbooked_s = 0.0
         self._seen_background_s = 0.0
@@ -276,8 +279,10 @@ class SearchStage:
         return sorted(full, key=self._order)[:count]
 
     def _order(self, record: Mapping[str, Any]) -> tuple[bool, float, str]:
-        misses = self._admits is not None and not self._admits(from_record(record))
-        return misses, -record["value"], record["architecture_id"]
+        key = record["architecture_id"]
+        if key not in self._misses:
+            self._misses[key] = self._admits is not None and not self._admits(from_record(record))
+        return self._misses[key], -record["value"], key
 
 
 class FinishStage:
