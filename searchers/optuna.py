@@ -105,7 +105,7 @@ class TPEAlgorithm:
             n_startup_trials=0,
             multivariate=self.multivariate,
         )
-        with _quiet():
+        with quiet():
             study = optuna.create_study(direction="maximize", sampler=sampler)
             distributions = self._distributions()
             for observation in self._ledger.told.values():
@@ -186,7 +186,7 @@ class TPEAlgorithm:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps Optuna from announcing each rebuilt study."""
     import optuna
 

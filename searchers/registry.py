@@ -72,6 +72,16 @@ METHODS: Mapping[str, Method] = {
         "The teacher pruned to the budget by torch-pruning: global L2 norms, isomorphic Taylor.",
         "Fang et al. 2023, arXiv:2301.12900; 2024, arXiv:2407.04616",
     ),
+    "bayes_compression": Method(
+        "searchers.bayes_compression:BayesCompressionAlgorithm",
+        "Bayesian pruning of whole groups of weights; every state on the way is a student.",
+        "Zhou et al. 2019, arXiv:1905.04919; Yang 2019, thesis, appendix A",
+    ),
+    "bayes_nas": Method(
+        "searchers.bayes_nas:BayesNASAlgorithm",
+        "One-shot search: a super-network's switches are pruned, a network is derived.",
+        "Zhou et al. 2019 (BayesNAS), arXiv:1905.04919; Yang 2019, thesis",
+    ),
 }
 
 _CONTRACT = ("ask", "tell", "state_dict", "load_state_dict")

@@ -17,6 +17,11 @@ from searchers.algorithm import Observation, Proposal
 ARCHITECTURE = "architecture"
 ARCHITECTURE_ID = "architecture_id"
 STAGE = "stage"
+RUNS, RUN = "runs", "run"
+"""The stage of runs that students come out of (`searchers.runs`), and the number of such a run: runs of one architecture are different
+evaluations."""
+KEYS = (STAGE, RUN, "lam")
+"""What a trial's config says of where it belongs, beside its architecture."""
 
 _BROKEN = ("invalid", "diverged")
 """Values of a result's `status` that mean: this student gave no usable number."""
@@ -71,8 +76,11 @@ class LiveTrial:
 
     @property
     def key(self) -> str:
-        """What is evaluated: a student, in a stage of a run (stages train differently)."""
-        stage = self.proposal.extra.get(STAGE)
+        """What is evaluated: a student, in a stage of a run (stages train differently); or a run, by its number."""
+        extra = self.proposal.extra
+        stage = extra.get(STAGE)
+        if stage == RUNS and RUN in extra:
+            return f"{stage}/{self.architecture_id}/{extra[RUN]}"
         return self.architecture_id if stage is None else f"{stage}/{self.architecture_id}"
 
     def update(self, result: Mapping[str, Any], metric: str, sign: int) -> None:

@@ -38,7 +38,7 @@ from searchers.algorithm import (
 )
 from searchers.ledger import Identifier, check_version
 from searchers.state import dump_state, load_state
-from searchers.tracking import STAGE, LiveTrial, architecture_in, suggestion_of
+from searchers.tracking import KEYS, LiveTrial, architecture_in, suggestion_of
 
 if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
@@ -275,8 +275,8 @@ class TuneSearcher(Searcher):
         except InvalidArchitecture as error:
             logger.warning("Trial %s is not of this search: %s", trial_id, error)
             return None
-        stage = result.get(f"config/{STAGE}")
-        adopted = LiveTrial(Proposal(text, {} if stage is None else {STAGE: stage}), identity)
+        extra = {key: value for key in KEYS if (value := result.get(f"config/{key}")) is not None}
+        adopted = LiveTrial(Proposal(text, extra), identity)
         queued = [trial for trial in self._retries if trial.key == adopted.key]
         for trial in queued:
             self._retries.remove(trial)

@@ -45,6 +45,9 @@ class DistillationContext:
         device: "cpu" or "cuda".
         threads: intra-op threads of a trial on the CPU.
         weights_folder: where finished students' weights and unfinished trainings are kept; None: nowhere.
+        limits: what students of runs (`trainables.bayesnas`) may cost, absolute numbers by metric ("params", "macs", "memory"); empty: anything.
+        run_settings: what such a run is told where its trial's config says nothing.
+        history_folder: where runs leave their histories for the report; None: nowhere.
         timeout_s: a trial that has trained longer ends with what it has; None: no limit.
         seed: of initialisation and batches.
     """
@@ -68,6 +71,9 @@ class DistillationContext:
     device: str = "cpu"
     threads: int = 1
     weights_folder: str | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
+    run_settings: Mapping[str, Any] = field(default_factory=dict)
+    history_folder: str | None = None
     timeout_s: float | None = None
     seed: int = 0
 

@@ -32,15 +32,19 @@ from trainables.reports import CLASS_ACCURACY, by_class, own_metrics, peak_memor
 PARTIAL_EVERY_S = 60.0
 """How often a long training is saved, so that a killed run loses a minute and not a day."""
 
+START = "start"
+"""Weights that a run found a student with are kept under this name."""
+
 # what PyTorch raises for a network that cannot be made from its description
-_BUILD_ERRORS = (InvalidArchitecture, RuntimeError, ValueError, MemoryError)
+BUILD_ERRORS = (InvalidArchitecture, RuntimeError, ValueError, MemoryError)
 
 
 class DistillationTrainable(tune.Trainable):
     """One student's distillation; a step is one epoch (`epochs_per_step` in the config makes it several).
 
     Config keys: `architecture` (text of the edits, or of a whole network, see `SearchSpace.apply`), and optionally `stage` (which recipe), `architecture_id`, `epochs_per_step`,
-    `timeout_s` (in place of the context's), `channels` (which of the context's `rankings` says what the student keeps of the teacher).
+    `timeout_s` (in place of the context's), `channels` (which of the context's `rankings` says what the student keeps of the teacher),
+    `start` ("run": the student begins with the weights that a run found it with, where these are kept, see `trainables.bayesnas`).
     Each result holds `reward, accuracy, loss, teacher_accuracy, num_params, macs, compression, epochs_done, epochs_target, status`, and
     what the context's `report` and `metrics` ask for.
     A network that is not the teacher's layers, resized or left out, has nothing to inherit and starts afresh.
@@ -97,7 +101,7 @@ class DistillationTrainable(tune.Trainable):
         if self._training is None:
             try:
                 self._begin()
-            except _BUILD_ERRORS as error:
+            except BUILD_ERRORS as error:
                 return self._rejected("invalid", error)
         training = self._training
         assert training is not None
@@ -106,7 +110,7 @@ class DistillationTrainable(tune.Trainable):
                 if not training.complete:
                     training.train_epoch(self._keep_unfinished)
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return self._rejected("invalid", error)
         if training.diverged:
@@ -173,7 +177,13 @@ class DistillationTrainable(tune.Trainable):
                 if found is not None and found.exists():
                     return build(student, inherit_from=load_file(found))
             init = self._context.init.get("search", "inherit")
-        if init == "fresh" or not descends(student, self._context.search_space.teacher):
+        if init == "fresh":
+            return build(student)
+        if self.config.get("start") == "run":
+            found = self._file(".safetensors", START)
+            if found is not None and found.exists():
+                return build(student, inherit_from=load_file(found))
+        if not descends(student, self._context.search_space.teacher):
             return build(student)
         keep = self._context.ranking_of(self.config.get("channels")).keep(student)
         return build(student, inherit_from=self._context.teacher_state, keep=keep)
@@ -191,9 +201,7 @@ class DistillationTrainable(tune.Trainable):
             return
         # copies: the weights share their memory
         state = self._training.best(self._reward).state_dict()["module"]
-        temporary = weights.with_suffix(f".{os.getpid()}.tmp")
-        save_file(state, temporary)
-        os.replace(temporary, weights)
+        save_weights(state, weights)
         partial.unlink(missing_ok=True)
 
     def _keep_unfinished(self) -> None:
@@ -290,13 +298,17 @@ class DistillationTrainable(tune.Trainable):
     def _reward(self, point: Mapping[str, float]) -> float:
         """The objective of what was measured after an epoch."""
         assert self._architecture is not None
-        context = self._context
         # without a floor C is that of the papers, of parameters
-        size = "params" if context.floor is None else context.size
+        size = "params" if self._context.floor is None else self._context.size
+        return self._objective(point, cost(self._architecture, size), size)
+
+    def _objective(self, point: Mapping[str, float], amount: int, size: str = "params") -> float:
+        """The objective of a network's `accuracy` and `loss`, and of how much it has of `size`."""
+        context = self._context
         measured = Measurement(
             accuracy=point["accuracy"],
             loss=point["loss"],
-            num_params=cost(self._architecture, size),
+            num_params=amount,
             teacher_accuracy=context.teacher_accuracy,
             teacher_num_params=cost(context.search_space.teacher, size),
             floor=context.floor,
@@ -331,7 +343,14 @@ class DistillationTrainable(tune.Trainable):
             torch.cuda.empty_cache()
 
 
-def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Replaces a file of weights at once."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file(dict(state), temporary)
+    os.replace(temporary, path)
+
+
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """On the CPU PyTorch raises a plain RuntimeError for it."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
