@@ -15,13 +15,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from ray import tune
-from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
-
-from raysearch.cluster import TrialResources, plan_resources, ray_session
+from raysearch.cluster import plan_resources, ray_session
 from raysearch.config import Config
 from raysearch.errors import RunError
 from raysearch.files import RunFiles, read_json, write_json, write_text
@@ -29,6 +25,7 @@ from raysearch.finish import Outcome, conclude
 from raysearch.models import export_student
 from raysearch.models.latency import LatencyMeter
 from raysearch.monitoring import ProgressCallback
+from raysearch.pipeline import Pipeline
 from raysearch.plan import Plan, make_plan
 from raysearch.problem import Problem
 from raysearch.progress import Progress
@@ -42,7 +39,6 @@ from raysearch.report import (
     write_results_table,
 )
 from raysearch.schedules import stage_scheduler
-from raysearch.stages import Pipeline
 from raysearch.teaching import (
     evaluate_part,
     labelled_batches,
@@ -50,11 +46,11 @@ from raysearch.teaching import (
     suitable_threads,
     teach,
 )
+from raysearch.trials import make_tuner, trainable_of
 from raysearch.version import __version__
 from searchers.algorithm import Proposal
 from searchers.tune import TuneSearcher
-from trainables.context import DistillationContext
-from trainables.distillation import DistillationTrainable
+from trainables.distillation import START
 
 PACKAGES = [
     "ray",
@@ -66,9 +62,6 @@ PACKAGES = [
     "numpy",
     "pandas",
 ]
-
-MAX_FAILURES = 2
-"""Retries of a trial whose worker or node died; a student's own failure is a result and is not retried."""
 
 SPARE_WEIGHTS = 4
 """Weights are kept of so many more students than are finished: a search that is extended may choose others."""
@@ -229,11 +222,21 @@ class Experiment:
                     resources,
                     weights_folder=self.files.weights,
                     scores_folder=self.files.teacher,
+                    history_folder=self.files.histories,
                     rankings=self._pruned.rankings,
                 )
             with self._phase("trials"):
                 self._show_totals(plan.pipeline)
-                self._tuner(searcher, context, resources).fit()
+                self.files.weights.mkdir(exist_ok=True)
+                make_tuner(
+                    self.config,
+                    self.files.tune,
+                    searcher,
+                    trainable_of(plan.search.algorithm).bound(context),
+                    scheduler=stage_scheduler(self.config, plan.runs and plan.runs.epochs),
+                    resources=resources,
+                    callback=self._watcher,
+                ).fit()
             with self._phase("ray_stop"):
                 cluster.close()
         if searcher.error is not None or not plan.pipeline.done:
@@ -241,37 +244,6 @@ class Experiment:
             raise RunError(
                 f"the search ended early ({cause}); continue with: python -m raysearch resume {self.files.folder}"
             ) from searcher.error
-
-    def _tuner(
-        self, searcher: TuneSearcher, context: DistillationContext, resources: TrialResources
-    ) -> tune.Tuner:
-        self.files.weights.mkdir(exist_ok=True)
-        request = {"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})}
-        return tune.Tuner(
-            tune.with_resources(
-                DistillationTrainable.bound(context), tune.PlacementGroupFactory([request])
-            ),
-            param_space={"seed": self.config.run.seed},
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=stage_scheduler(self.config),
-                metric="reward",
-                mode="max",
-                num_samples=-1,
-                max_concurrent_trials=resources.concurrency,
-                reuse_actors=True,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,
-            ),
-            run_config=tune.RunConfig(
-                name=_next_session(self.files.tune),
-                storage_path=str(self.files.tune),
-                callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), self._watcher],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-                verbose=0,
-            ),
-        )
 
     def _show_totals(self, pipeline: Pipeline) -> None:
         self._progress.phase(
@@ -283,13 +255,17 @@ class Experiment:
 
     def _remember(self, plan: Plan) -> None:
         """After each proposal and each result: notes what a killed run needs, and forgets weights that nothing can ask for."""
-        self._note_session(plan.search.unfinished)
+        self._note_session(plan.unfinished)
         count = self.config.finish.students + SPARE_WEIGHTS
         candidates = {candidate.architecture_id for _, candidate in plan.finalists}
         for stage in filter(None, (plan.search, plan.random, plan.prune)):
             kept = candidates | {record["architecture_id"] for record in stage.best(count)}
             for key in stage.known - kept:
-                (self.files.weights / f"{stage.name}-{key}.safetensors").unlink(missing_ok=True)
+                forgotten = [stage.name] if stage is not plan.search else [stage.name, START]
+                for name in forgotten:
+                    (self.files.weights / f"{name}-{key}.safetensors").unlink(missing_ok=True)
+        for number in plan.runs.finished if plan.runs else ():
+            (self.files.weights / f"run-{number:03d}.partial").unlink(missing_ok=True)
 
     def _note_session(self, pending: Sequence[Proposal]) -> None:
         noted = [asdict(proposal) for proposal in pending]
@@ -336,6 +312,7 @@ class Experiment:
             "budget": budget,
             "budget_use": budget_use(budget, outcome.best),
             "trials": plan.counts(),
+            **({"runs": plan.runs.counts()} if plan.runs else {}),
             "method": self.config.search.method,
             "objective": self.problem.objective,
             "seed": self.config.run.seed,
@@ -385,16 +362,3 @@ def _versions() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-def _trial_name(trial: Any) -> str:
-    """Short: Tune would put the whole architecture into the folder's name."""
-    return f"{trial.config['stage']}-{trial.config['architecture_id']}"
-
-
-def _next_session(tune_folder: Path) -> str:
-    """Every session of a run has a Tune experiment of its own."""
-    number = 1
-    while (tune_folder / f"session-{number}").exists():
-        number += 1
-    return f"session-{number}"

@@ -39,6 +39,16 @@ class RunFiles:
         return self.folder / "observations.jsonl"
 
     @property
+    def runs(self) -> Path:
+        """One line for each finished run of a method whose students come out of runs."""
+        return self.folder / "runs.jsonl"
+
+    @property
+    def histories(self) -> Path:
+        """The histories of such runs, for the report."""
+        return self.folder / "bayesnas"
+
+    @property
     def search_state(self) -> Path:
         """What a method that learns on the way has learned so far."""
         return self.folder / "search_state.json"

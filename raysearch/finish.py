@@ -82,7 +82,7 @@ def conclude(
         found for stage, candidate in plan.finalists if (found := _finalist(stage, candidate))
     ]
     if not finalists:
-        logs = (plan.search.log, plan.finish.log)
+        logs = [stage.log for stage in (plan.runs, plan.search, plan.finish) if stage]
         reasons = {one["reason"] for log in logs for one in log.records if "reason" in one}
         raise RunError(
             f"no student could be trained ({'; '.join(sorted(reasons)) or 'no trial was completed'})"
@@ -172,7 +172,7 @@ def _export(
         "architecture": candidate.architecture,
         "architecture_id": candidate.architecture_id,
         "origin": candidate.origin,
-        **({} if candidate.channels is None else {"channels": candidate.channels}),
+        **candidate.begins,
         "accuracy": record["accuracy"],
         "loss": record["loss"],
         "test_accuracy": test["accuracy"],

@@ -16,13 +16,14 @@ from raysearch.errors import BudgetError
 from raysearch.files import RunFiles
 from raysearch.objective import Floor
 from raysearch.observations import ObservationLog
+from raysearch.pipeline import Pipeline
 from raysearch.problem import Problem
+from raysearch.runs_stage import RunsStage
 from raysearch.search_state import SearchState
 from raysearch.stages import (
     Admits,
     Candidate,
     FinishStage,
-    Pipeline,
     SearchStage,
     Stage,
 )
@@ -30,6 +31,7 @@ from raysearch.subject import space_arguments
 from searchers.algorithm import Proposal
 from searchers.prune import DEFAULT_FORMS
 from searchers.registry import Pruner, make_algorithm
+from searchers.runs import MakesRuns
 
 RANDOM_SEED_OFFSET = 7919
 """Keeps the random baseline's stream apart from a search that samples with the run's own seed."""
@@ -52,6 +54,12 @@ class Plan:
     prune_finish: FinishStage | None
     pipeline: Pipeline
     admits: Admits | None = None
+    runs: RunsStage | None = None
+
+    @property
+    def unfinished(self) -> list[Proposal]:
+        """What the search must train if the process dies now."""
+        return [*(self.runs.unfinished if self.runs else []), *self.search.unfinished]
 
     @property
     def finalists(self) -> Iterator[tuple[FinishStage, Candidate]]:
@@ -101,6 +109,7 @@ def make_plan(
         warm_start=config.search.warm_start,
         num_trials=config.search.trials,
     )
+    runs = _runs_stage(method, problem, files, pending)
     # what a method was asked for beside the reward holds for the baselines too
     admits: Admits | None = getattr(method, "admits", None)
     search = SearchStage(
@@ -112,10 +121,11 @@ def make_plan(
         first=first,
         costs=partial(latency_of, problem),
         effort=effort_of(config),
+        beside=runs.log.records if runs else (),
         admits=admits,
         state=SearchState(files.search_state, problem.architecture.id),
     )
-    search.requeue(pending)
+    search.requeue(one for one in pending if one.extra.get("stage") != RunsStage.name)
 
     def finishing(
         name: str,
@@ -154,7 +164,7 @@ def make_plan(
         lambda: search.done and uniform_ready(),
         students,
     )
-    stages: list[Stage] = [search]
+    stages: list[Stage] = [runs, search] if runs else [search]
     random = random_finish = None
     if "random" in config.baselines:
         random = SearchStage(
@@ -210,7 +220,20 @@ def make_plan(
         prune_finish,
         Pipeline(stages, on_change),
         admits,
+        runs,
     )
+
+
+def _runs_stage(
+    method: Any, problem: Problem, files: RunFiles, pending: Sequence[Proposal]
+) -> RunsStage | None:
+    """The runs that a method's students come out of; None where it makes none."""
+    if not isinstance(method, MakesRuns):
+        return None
+    identity = problem.architecture.id
+    stage = RunsStage(method, log=ObservationLog(files.runs), architecture_id=identity)
+    stage.requeue(one for one in pending if one.extra.get("stage") == RunsStage.name)
+    return stage
 
 
 def wants_uniform(config: Config) -> bool:
@@ -282,7 +305,7 @@ def _epochs_per_step(config: Config) -> int:
 def _candidate(space: SearchSpace, edits: str, origin: str, source: SearchStage) -> Candidate:
     key = space.architecture_id(edits)
     record = source.record(key)
-    return Candidate(edits, key, origin, record, (record or {}).get("channels"))
+    return Candidate(edits, key, origin) if record is None else Candidate.of_record(record, origin)
 
 
 def _best(
@@ -297,16 +320,7 @@ def _best(
     best = source.best(count, without=without)
     if problem.objective == "smallest":
         best = with_near_misses(best, source.best(sys.maxsize, without=without), problem.size)
-    return [
-        Candidate(
-            record["architecture"],
-            record["architecture_id"],
-            origin,
-            record,
-            record.get("channels"),
-        )
-        for record in best[:count]
-    ]
+    return [Candidate.of_record(record, origin) for record in best[:count]]
 
 
 def with_near_misses(

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from raysearch.architecture import Architecture, SearchSpace
 from raysearch.cluster import check_local_resources
 from raysearch.config import Config
 from raysearch.data import DataSet
-from raysearch.errors import DataError
+from raysearch.errors import ConfigError, DataError
 from raysearch.files import RunFiles, read_json
 from raysearch.models import build, load_weights
 from raysearch.models.depgraph import check_torch_pruning
@@ -35,8 +36,10 @@ from raysearch.subject import (
     make_space,
     space_arguments,
 )
+from raysearch.trials import trainable_of
 from searchers.prune import DEFAULT_FORMS
 from searchers.registry import make_algorithm
+from searchers.runs import MakesRuns
 from trainables.reports import load_metrics
 
 SIZES = ("params", "macs", "memory")
@@ -55,6 +58,7 @@ class Problem:
         space: the students, within the budget.
         objective: how they are rewarded.
         floor: the accuracy that a student must reach; None: none is asked for.
+        run_settings: what the runs of the method are told, where it makes runs.
     """
 
     config: Config
@@ -65,6 +69,7 @@ class Problem:
     space: SearchSpace
     objective: ObjectiveName
     floor: Floor | None = None
+    run_settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> str:
@@ -147,6 +152,11 @@ def _problem(
     method = make_algorithm(
         search.method, space, config.run.seed, search.options, warm_start=search.warm_start
     )
+    trainable_of(method)
+    if isinstance(method, MakesRuns) and "accuracy" in config.limits:
+        raise ConfigError(
+            f"budget.accuracy is set, but a run of the method {search.method!r} holds params, macs and memory only: limit one of these"
+        )
     if check_reports := getattr(method, "check_reports", None):
         check_reports((*config.distill.report, *space.limits), data.num_classes)
     _check_pruning(config, space, module)
@@ -161,7 +171,18 @@ def _problem(
     objective = resolve_objective(
         config.objective, has_budget=bool(budget), has_floor=floor is not None
     )
-    return Problem(config, data, module, has_weights, architecture, space, objective, floor)
+    settings = getattr(method, "settings", None)
+    return Problem(
+        config,
+        data,
+        module,
+        has_weights,
+        architecture,
+        space,
+        objective,
+        floor,
+        settings.to_dict() if isinstance(method, MakesRuns) and settings is not None else {},
+    )
 
 
 def _check_pruning(config: Config, space: SearchSpace, module: nn.Module) -> None:
@@ -175,11 +196,11 @@ def _check_pruning(config: Config, space: SearchSpace, module: nn.Module) -> Non
         "search.first": [form for form in first if form != "uniform"],
         "baselines": DEFAULT_FORMS if "prune" in config.baselines else (),
     }
-    for field, forms in wanted.items():
+    for key, forms in wanted.items():
         if forms:
-            check_prunable(space, field)
+            check_prunable(space, key)
         if set(forms) & set(TORCH_PRUNING_FORMS):
-            check_torch_pruning(space, state_of(module), field)
+            check_torch_pruning(space, state_of(module), key)
 
 
 def save_arrays(path: Path, data: tuple[ArrayPair, ArrayPair | None]) -> None:

@@ -67,18 +67,37 @@ class StageScheduler(FIFOScheduler):
         return ", ".join(f"{name}: {s.debug_string()}" for name, s in self._schedulers.items())
 
 
-def stage_scheduler(config: Config) -> StageScheduler:
-    """The schedulers of a run; raises ConfigError as `make_scheduler` does."""
+def stage_scheduler(config: Config, run_epochs: int | None = None) -> StageScheduler:
+    """The schedulers of a run.
+
+    Args:
+        config: of the run.
+        run_epochs: of a whole one of the runs that students come out of; None: the method makes none.
+
+    Raises:
+        ConfigError: as `make_scheduler` does.
+    """
     # a handful of pruned students is no field to stop anybody in
     searching = ("random",) if config.search.method == "prune" else ("search", "random")
     stages = {
         stage: make_scheduler(config.schedule, epochs=config.distill.epochs) for stage in searching
     }
+    if run_epochs is not None:
+        stages["runs"] = run_scheduler(config.schedule, run_epochs)
     if config.finish.halving and config.finish.students >= HALVING_FROM:
         stages |= {
             stage: halving_scheduler(config.finish.epochs) for stage in ("finish", "random_finish")
         }
     return StageScheduler(stages)
+
+
+def run_scheduler(schedule: ScheduleConfig, epochs: int) -> TrialScheduler:
+    """The scheduler of the runs that students come out of: the kind that is asked for, on rungs of their own.
+
+    Options count the epochs of a student's trial, so they are not passed on, except to a callable of the user's.
+    """
+    own = ":" in schedule.name
+    return make_scheduler(schedule if own else ScheduleConfig(name=schedule.name), epochs=epochs)
 
 
 def make_scheduler(schedule: ScheduleConfig, *, epochs: int) -> TrialScheduler:

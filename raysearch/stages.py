@@ -1,9 +1,10 @@
 """The stages of a run: what is trained, and in which order.
 
-A run is one Tune experiment. Its searcher is a `Pipeline`: an ask/tell algorithm made of stages, each of which hands out students to
+A run is one Tune experiment. Its searcher is a `raysearch.pipeline.Pipeline`: an ask/tell algorithm made of stages, each of which hands out students to
 train as soon as what it depends on is known. There is no barrier between stages: while the last trials of the search are still
 running, the free slots already work on the next stage, and Tune never lets an actor go.
 
+    (runs --> where the method finds its students in trainings of its own, `raysearch.runs_stage`)
     search --> finish (the best few, trained fully)
     uniform (the teacher scaled to the budget, trained fully)
     random --> random_finish (the baseline: the same effort, spent by random search)
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from raysearch.effort import NO_LIMIT, Effort
@@ -25,6 +26,9 @@ from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal, is_
 MAX_DUPLICATES = 100
 """So many known students in a row, and a search counts as exhausted."""
 
+
+STARTS = ("channels", "start")
+"""Keys of a trial's config that say what its student begins with: trainings that differ in one are different trainings."""
 
 Admits = Callable[[Observation], bool]
 """Whether a fully evaluated student keeps what was asked for beside its value."""
@@ -39,14 +43,20 @@ class Candidate:
         architecture_id: its content hash.
         origin: "search", "uniform", "random" or "prune".
         short: the log record of its short training, where it had one.
-        channels: the name of the teacher's channels that it keeps, if not the run's (`DistillationContext.rankings`).
+        begins: those of `STARTS` that its short training had.
     """
 
     architecture: str
     architecture_id: str
     origin: str
     short: Mapping[str, Any] | None = None
-    channels: str | None = None
+    begins: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any], origin: str) -> Candidate:
+        """A student that a search evaluated."""
+        begins = {key: record[key] for key in STARTS if record.get(key) is not None}
+        return cls(record["architecture"], record["architecture_id"], origin, record, begins)
 
 
 class Stage(Protocol):
@@ -84,6 +94,7 @@ class SearchStage:
         busy: whether another stage is evaluating an architecture_id now; its result is waited for.
         costs: edits string -> what is known of a student's costs before its training, for the log.
         effort: what else ends the search.
+        beside: records of what was trained for this search beside its students, and counts as its effort (a log's own list, which grows).
         admits: whether a student keeps what the method was asked for beside its value (constraints); None: nothing was.
         state: where a method that learns on the way keeps what it has learned (`raysearch.search_state`); None: nowhere.
     """
@@ -101,6 +112,7 @@ class SearchStage:
         busy: Callable[[str], bool] = lambda architecture_id: False,
         costs: Callable[[str], Mapping[str, float]] = lambda architecture: {},
         effort: Effort = NO_LIMIT,
+        beside: Sequence[Mapping[str, Any]] = (),
         admits: Admits | None = None,
         state: SearchState | None = None,
     ) -> None:
@@ -114,6 +126,7 @@ class SearchStage:
         self._busy = busy
         self._costs = costs
         self._effort = effort
+        self._beside = beside
         self._admits = admits
         self._misses: dict[
             str, bool
@@ -161,7 +174,7 @@ class SearchStage:
             self._propose_s[architecture_id], self._unbooked_s = self._unbooked_s, 0.0
             self._save()
             record = self._cache(architecture_id)
-            if record is None or record.get("channels") != extra.get("channels"):
+            if record is None or any(record.get(key) != extra.get(key) for key in STARTS):
                 return proposal
             served = from_record(record)
             self.tell(replace(served, extra={**served.extra, **extra, "cached": True}))
@@ -193,7 +206,8 @@ class SearchStage:
         num_in_flight = len(self._in_flight)
         if num_in_flight + self.num_finished >= self.num_trials:
             return False
-        return self._effort.allows_another(self.log.records, num_in_flight)
+        spent = [*self._beside, *self.log.records] if self._beside else self.log.records
+        return self._effort.allows_another(spent, num_in_flight)
 
     @property
     def known(self) -> set[str]:
@@ -338,10 +352,10 @@ class FinishStage:
             key = candidate.architecture_id
             if key not in self._asked and self.record(candidate) is None:
                 self._asked.add(key)
-                extra = {**self._extra, "architecture_id": key, "origin": candidate.origin}
-                if candidate.channels is not None:
-                    extra["channels"] = candidate.channels
-                return Proposal(candidate.architecture, extra)
+                named = {"architecture_id": key, "origin": candidate.origin}
+                return Proposal(
+                    candidate.architecture, {**self._extra, **named, **candidate.begins}
+                )
         return None
 
     def tell(self, observation: Observation) -> None:
@@ -358,65 +372,3 @@ class FinishStage:
     @property
     def done(self) -> bool:
         return self._ready() and self.num_finished == len(self.candidates)
-
-
-class Pipeline:
-    """Stages in the order of their priority, as one ask/tell algorithm (`searchers.algorithm.Algorithm`)."""
-
-    def __init__(
-        self, stages: Sequence[Stage], on_change: Callable[[], None] = lambda: None
-    ) -> None:
-        self.stages = list(stages)
-        self._on_change = on_change
-        self._num_running = 0
-
-    def ask(self) -> Proposal | None:
-        """A student of the first stage that has one; None while all stages wait.
-
-        While students train, a stage whose next one is still being computed is passed over: Tune asks again, ten times a second.
-
-        Raises:
-            Exhausted: when every stage is done.
-        """
-        proposal = self._ask_stages(wait=False)
-        if proposal is None and not self._num_running:
-            proposal = self._ask_stages(wait=True)
-        if proposal is not None:
-            self._num_running += 1
-            self._on_change()
-            return proposal
-        if self.done:
-            raise Exhausted
-        return None
-
-    def _ask_stages(self, *, wait: bool) -> Proposal | None:
-        for stage in self.stages:
-            if (proposal := stage.ask(wait=wait)) is not None:
-                return Proposal(proposal.architecture, {**proposal.extra, "stage": stage.name})
-        return None
-
-    def tell(self, observation: Observation) -> None:
-        """Passes the result on to the stage that asked for it."""
-        name = observation.extra.get("stage", self.stages[0].name)
-        self._num_running = max(0, self._num_running - 1)
-        next(stage for stage in self.stages if stage.name == name).tell(observation)
-        self._on_change()
-
-    @property
-    def done(self) -> bool:
-        return all(stage.done for stage in self.stages)
-
-    def __getitem__(self, name: str) -> Stage:
-        return next(stage for stage in self.stages if stage.name == name)
-
-    def __getstate__(
-        self,
-    ) -> dict[str, Any]:  # Tune pickles its searcher; stages hold files and displays
-        return {"stages": [], "_on_change": None}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Empty: a pipeline is rebuilt from the logs of the run's folder."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to restore (see `state_dict`)."""

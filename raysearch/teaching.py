@@ -18,6 +18,8 @@ from raysearch.models.keep import Scores
 from raysearch.models.scores import channel_scores, load_scores, save_scores
 from raysearch.models.states import state_of
 from raysearch.problem import Problem, check_teacher_accuracy
+from raysearch.trials import trainable_of
+from searchers.registry import resolve
 from trainables.context import DistillationContext
 from trainables.distillation import DistillationTrainable
 from trainables.teacher import cached_teacher
@@ -111,6 +113,7 @@ def make_context(
     *,
     weights_folder: Path | None = None,
     scores_folder: Path | None = None,
+    history_folder: Path | None = None,
     rankings: Mapping[str, Scores] | None = None,
 ) -> DistillationContext:
     """Everything that the trials of a problem share.
@@ -119,7 +122,7 @@ def make_context(
         card: from `teach`.
         weights_folder: see `DistillationContext`.
         scores_folder: where the channels' importance is kept for a resumed run; None: nowhere.
-        rankings: see `DistillationContext`.
+        history_folder, rankings: see `DistillationContext`.
     """
     config = problem.config
     inherit = "fresh" if config.distill.inherit == "none" else "inherit"
@@ -159,6 +162,11 @@ def make_context(
         device=resources.device,
         threads=max(1, int(resources.cpus)),
         weights_folder=None if weights_folder is None else str(weights_folder),
+        limits={
+            key: int(limit) for key, limit in problem.space.limits.items() if key != "latency_ms"
+        },
+        run_settings=problem.run_settings,
+        history_folder=None if history_folder is None else str(history_folder),
         timeout_s=config.resources.timeout_s,
         seed=config.run.seed,
     )
@@ -189,10 +197,10 @@ def labelled_batches(problem: Problem) -> Iterator[tuple[torch.Tensor, torch.Ten
 
 
 def make_trainable(problem: Problem) -> type[DistillationTrainable]:
-    """The distillation of a problem's students as a trainable for anybody's `ray.tune.Tuner`.
+    """The distillation of a problem's students as a trainable for anybody's `ray.tune.Tuner`; the runs, where its method makes runs.
 
     Trains the teacher first where it came without weights. Ray must be running, or is started by Tune.
     """
     with suitable_threads(problem):
         context = make_context(problem, teach(problem), plan_resources(problem.config))
-    return DistillationTrainable.bound(context)
+    return trainable_of(resolve(problem.config.search.method)).bound(context)

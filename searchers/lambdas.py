@@ -26,14 +26,11 @@ _STATES = {"full": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
 
 
 class Chooser(Protocol):
-    """Chooses the lambda of the next run.
+    """Chooses the lambda of the next run."""
 
-    Attributes:
-        num_runs: how many runs there are to be in all.
-    """
-
-    @property
-    def num_runs(self) -> int: ...
+    def num_left(self, tried: Sequence[Tried]) -> int:
+        """How many runs there are to be yet."""
+        ...
 
     def choose(self, tried: Sequence[Tried]) -> float | None:
         """The next lambda; None: all runs are made, or are going."""
@@ -46,15 +43,18 @@ class Grid:
 
     lambdas: tuple[float, ...]
 
-    @property
-    def num_runs(self) -> int:
-        return len(self.lambdas)
+    def num_left(self, tried: Sequence[Tried]) -> int:
+        return len(self._left(tried))
 
     def choose(self, tried: Sequence[Tried]) -> float | None:
-        for lam in self.lambdas:
-            if not any(math.isclose(lam, other, rel_tol=_SAME) for other, _ in tried):
-                return lam
-        return None
+        return next(iter(self._left(tried)), None)
+
+    def _left(self, tried: Sequence[Tried]) -> list[float]:
+        return [
+            lam
+            for lam in self.lambdas
+            if not any(math.isclose(lam, other, rel_tol=_SAME) for other, _ in tried)
+        ]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,9 @@ class TreeParzen:
     high: float
     num_runs: int
     seed: int = 0
+
+    def num_left(self, tried: Sequence[Tried]) -> int:
+        return max(0, self.num_runs - len(tried))
 
     def choose(self, tried: Sequence[Tried]) -> float | None:
         number = len(tried)

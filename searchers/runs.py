@@ -15,7 +15,7 @@ import importlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from raysearch.errors import ConfigError
 from searchers.algorithm import Exhausted, Observation, Proposal, check_choice, check_int
@@ -41,6 +41,37 @@ class Settings(Protocol):
     def epochs(self) -> int: ...
 
     def to_dict(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class MakesRuns(Protocol):
+    """The face of a method that is of its runs.
+
+    Attributes:
+        num_runs: in all, as far as that is known.
+        run_epochs: of a whole run.
+    """
+
+    @property
+    def num_runs(self) -> int: ...
+    @property
+    def run_epochs(self) -> int: ...
+
+    def ask_run(self) -> Proposal | None:
+        """The next run, `run` (its number) in its `extra`; None: not before something more is told.
+
+        Raises:
+            Exhausted: no run will ever come again.
+        """
+        ...
+
+    def tell_run(self, observation: Observation) -> None:
+        """Takes the outcome of a run."""
+        ...
+
+    def repeat_run(self, proposal: Proposal) -> None:
+        """Takes a run back that was cut."""
+        ...
 
 
 class RunsAlgorithm:
@@ -140,7 +171,8 @@ class RunsAlgorithm:
     @property
     def num_runs(self) -> int:
         """Runs in all."""
-        return max(self.chooser.num_runs, len(self._runs) + len(self._running) + len(self._again))
+        tried = self._tried
+        return len(tried) + self.chooser.num_left(tried)
 
     def ask_run(self) -> Proposal | None:
         """The next run: the teacher's architecture, and in `extra` its number, its lambda and the engine's settings.
@@ -188,7 +220,7 @@ class RunsAlgorithm:
     @property
     def _runs_may_come(self) -> bool:
         outstanding = bool(self._running or self._again)
-        return outstanding or len(self._tried) < self.chooser.num_runs
+        return outstanding or self.chooser.num_left(self._tried) > 0
 
     # Students
 

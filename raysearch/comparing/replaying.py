@@ -76,6 +76,10 @@ class Replay:
                 raise ConfigError(
                     f"methods: {method!r} prunes the teacher's weights, which a table does not hold; leave it out, or compare without --table"
                 )
+            if hasattr(resolve(method), "ask_run"):
+                raise ConfigError(
+                    f"methods: {method!r} finds its students in trainings of its own, which a table does not hold; leave it out, or compare without --table"
+                )
             search, is_own = self.config.search, method == self.config.search.method
             options, warm_start = (search.options, search.warm_start) if is_own else ({}, None)
             make_algorithm(method, self.space, 0, options, warm_start=warm_start)

@@ -20,7 +20,6 @@ import torch
 from raysearch.files import write_text
 from raysearch.objective import floor_reward
 from trainables.bayesnas.run import FoundStudent, Run
-from trainables.context import DistillationContext
 from trainables.distillation import (
     BUILD_ERRORS,
     PARTIAL_EVERY_S,
@@ -128,9 +127,9 @@ class RunTrainable(DistillationTrainable):
         )
         partial = self._run_file(".partial")
         if state is None and partial is not None and partial.exists():
-            state = torch.load(partial, weights_only=True)
+            left = torch.load(partial, weights_only=True)
             # a run of this number with another lambda is another run
-            state = state if state["lam"] == self.lam and state["settings"] == self._told else None
+            state = left if (left["lam"], left["settings"]) == (self.lam, self._told) else None
         if state:
             run.load_state_dict(state["run"])
             self._points = [dict(point) for point in state["points"]]
