@@ -6,7 +6,8 @@ import json
 import pytest
 
 from raysearch.observations import ObservationLog, from_record, to_record
-from raysearch.stages import Candidate, FinishStage, Pipeline, SearchStage
+from raysearch.pipeline import Pipeline
+from raysearch.stages import Candidate, FinishStage, SearchStage
 from searchers.algorithm import Exhausted, Observation, Proposal
 
 
@@ -186,7 +187,7 @@ def test_the_full_training_keeps_the_channels_of_the_short_one(tmp_path):
     stage = FinishStage(
         "finish",
         choose=lambda: [
-            Candidate("s1", "id-s1", "search", None, "own"),
+            Candidate("s1", "id-s1", "search", None, {"channels": "own"}),
             Candidate("s2", "id-s2", "search"),
         ],
         ready=lambda: True,

@@ -1,5 +1,5 @@
 """A real, tiny run for the tests of whatever drives runs: plain SGD on the teacher, which gets sparse by an l1 penalty of lambda, and offers after
-every second epoch the student that keeps the channels with large weights.
+every second epoch the student that keeps a share of the channels which falls with lambda.
 
 Imported by its dotted path, also in the processes of Ray.
 """
@@ -13,14 +13,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from raysearch.architecture import SearchSpace
+from raysearch.architecture import Edits, SearchSpace
 from raysearch.errors import ConfigError
 from raysearch.models import build
-from raysearch.models.scores import channel_scores
 from raysearch.models.states import state_of
 from searchers.runs import RunsAlgorithm
 from trainables.bayesnas.run import FoundStudent
@@ -129,19 +127,13 @@ class TinyRun:
         return found
 
     def _kept(self) -> list[int]:
-        """Channels of each group that stay: the more, the smaller lambda; fewer from update to update."""
+        """Channels of each group that stay: the more, the smaller lambda; fewer from epoch to epoch."""
         share = 0.5 ** (math.log1p(100 * self.lam) * (1 + self.epochs_done) / 8)
-        scores = channel_scores("l1", self.space.teacher, state_of(self.module), lambda: [])
-        assert scores is not None
-        return [max(1, int(np.ceil(share * len(one)))) for one in scores]
+        return [max(1, math.ceil(share * group.size)) for group in self.space.groups]
 
-    def _edits(self) -> Any:
-        from raysearch.architecture import Edits
-
-        widths = [
-            min(n, group.size) for n, group in zip(self._kept(), self.space.groups, strict=True)
-        ]
-        return self.space.repair(self.space.batch([str(Edits((), tuple(widths), ()))]))[0]
+    def _edits(self) -> Edits:
+        text = str(Edits((), tuple(self._kept()), ()))
+        return self.space.repair(self.space.batch([text]))[0]
 
     def state_dict(self) -> dict[str, Any]:
         return {
