@@ -1,0 +1,178 @@
+"""Settings of the one-shot search (Yang 2019, chapters 3 to 5): a super-network whose switches are learned. They hold no lambda."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from raysearch.errors import ConfigError
+
+Kind = Literal["cells", "proxyless"]
+Hessian = Literal["ggn", "exact", "recursive"]
+Schedule = Literal["cosine", "constant"]
+
+FIELD = "search.options."
+
+
+@dataclass(frozen=True)
+class SuperNetSettings:
+    """How a super-network is made, trained, pruned, and turned into students; JSON-native through `to_dict` and `from_dict`.
+
+    The defaults run in minutes on small images on a CPU. The thesis's scale on CIFAR-10 is `channels=16, num_cells=8, batch_size=18,
+    faithful=True` (cells), or `blocks=18, alpha=84, batch_size=32` (proxyless).
+
+    Attributes:
+        kind: "cells" (a normal and a reduction cell, shared by all cells of a kind, 5-1) or "proxyless" (a PyramidNet whose 3x3
+            convolutions are trees of paths, each with switches of its own, 5-3).
+        faithful: the public code's protocol: one epoch of weights on a tenth of the images, one of weights and switches on the rest, and
+            one update from the last batch. It decides `epochs`, `warm_up`, `updates` and `hessian_batches`.
+        epochs: of the run, warm-up included.
+        warm_up: of them, how many train the weights alone.
+        updates: of gamma, in each epoch after the warm-up, evenly spaced, the last one at the epoch's end.
+        channels: cells: C of the super-network's first cells.
+        num_cells: cells: N of the super-network; the cells at N/3 and 2N/3 halve the image.
+        student_channels, student_cells: of the derived network without a budget. With one, the channels are the most that fit, and
+            the cells are fewer where even `min_channels` are too many.
+        min_channels: the least C of a derived network.
+        max_paths: the most paths into a node of a derived cell, those with the largest gamma; None: all that are not pruned, as in
+            the thesis.
+        blocks: proxyless: bottleneck blocks in each of the three stages.
+        alpha: proxyless: how many channels the widths grow by over all blocks.
+        width: proxyless: channels of the stem.
+        groups: proxyless: of the trees' 3x3 convolutions.
+        batch_size, lr, momentum, weight_decay, clip_norm: SGD of the weights and, without decay or clipping, of the switches.
+            clip_norm: the longest gradient of the weights; 0: no limit.
+        schedule: of the learning rate over the run: "cosine" to zero or "constant"; faithful runs keep it constant.
+        hessian: "ggn" (unbiased: `probes` random signs a sample), "exact" (the same matrix's exact diagonal, one backward pass a class)
+            or "recursive" (the thesis's diagonal recursion, clamped at zero).
+        probes: backward passes of "ggn".
+        hessian_batches: over how many batches the curvature is averaged.
+    """
+
+    kind: Kind = "cells"
+    faithful: bool = False
+    epochs: int = 8
+    warm_up: int = 2
+    updates: int = 1
+    channels: int = 8
+    num_cells: int = 3
+    student_channels: int = 16
+    student_cells: int = 8
+    min_channels: int = 4
+    max_paths: int | None = None
+    blocks: int = 2
+    alpha: int = 24
+    width: int = 16
+    groups: int = 2
+    batch_size: int = 32
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    clip_norm: float = 5.0
+    schedule: Schedule = "cosine"
+    hessian: Hessian = "ggn"
+    probes: int = 2
+    hessian_batches: int = 4
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise _wrong(name, getattr(self, name), f"take one of {', '.join(choices)}")
+        if not isinstance(self.faithful, bool):
+            raise _wrong("faithful", self.faithful, "take true or false")
+        for name, least in _INTEGERS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise _wrong(name, value, f"take an integer of at least {least}")
+        if self.max_paths is not None and (
+            isinstance(self.max_paths, bool)
+            or not isinstance(self.max_paths, int)
+            or self.max_paths < 1
+        ):
+            raise _wrong("max_paths", self.max_paths, "take an integer of at least 1, or null")
+        for name in ("lr", "momentum", "weight_decay", "clip_norm"):
+            self._check_number(name)
+        self._check_together()
+
+    def _check_number(self, name: str) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _wrong(name, value, "take a number")
+        if not 0 <= value < math.inf or (name == "lr" and value == 0):
+            raise _wrong(name, value, "take a finite number that is not negative")
+        if name == "momentum" and value >= 1:
+            raise _wrong(name, value, "take a number below 1")
+
+    def _check_together(self) -> None:
+        if not self.faithful and self.warm_up >= self.epochs:
+            raise _wrong(
+                "warm_up", self.warm_up, f"take fewer than the {self.epochs} of {FIELD}epochs"
+            )
+        if self.kind == "proxyless" and self.width % self.groups:
+            raise _wrong("width", self.width, f"take a multiple of {FIELD}groups={self.groups}")
+
+    @property
+    def epochs_target(self) -> int:
+        """How many epochs the run has."""
+        return 2 if self.faithful else self.epochs
+
+    @property
+    def weight_epochs(self) -> int:
+        """How many of them train the weights alone."""
+        return 1 if self.faithful else self.warm_up
+
+    @property
+    def updates_an_epoch(self) -> int:
+        return 1 if self.faithful else self.updates
+
+    @property
+    def curvature_batches(self) -> int:
+        return 1 if self.faithful else self.hessian_batches
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SuperNetSettings:
+        """The inverse of `to_dict`; absent keys take their defaults.
+
+        Raises:
+            ConfigError: an unknown key, or a value that is none.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ConfigError(
+                f"{FIELD}{unknown[0]} is unknown for bayes_nas: take one of {', '.join(known)}"
+            )
+        return cls(**values)
+
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "kind": get_args(Kind),
+    "hessian": get_args(Hessian),
+    "schedule": get_args(Schedule),
+}
+_INTEGERS: Mapping[str, int] = {
+    "epochs": 1,
+    "warm_up": 0,
+    "updates": 1,
+    "channels": 2,
+    "num_cells": 1,
+    "student_channels": 2,
+    "student_cells": 1,
+    "min_channels": 2,
+    "blocks": 1,
+    "alpha": 0,
+    "width": 2,
+    "groups": 1,
+    "batch_size": 2,
+    "probes": 1,
+    "hessian_batches": 1,
+}
+
+
+def _wrong(name: str, value: Any, remedy: str) -> ConfigError:
+    return ConfigError(f"{FIELD}{name} is {value!r}: {remedy}")
