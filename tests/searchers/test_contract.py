@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from searchers.algorithm import Proposal
+from searchers.algorithm import Observation, Proposal
+from searchers.bayes_compression import BayesCompressionAlgorithm
+from searchers.bayes_nas import BayesNASAlgorithm
 from searchers.embedding_gradient.algorithm import EmbeddingGradientAlgorithm
 from searchers.evolution import EvolutionAlgorithm
 from searchers.gp import GPAlgorithm
@@ -106,6 +108,26 @@ class TestUniform(AlgorithmContract):
 
     def make_algorithm(self, space, seed):
         return UniformAlgorithm(space, seed=seed)
+
+
+class TestBayesNAS(AlgorithmContract):
+    covers_space = False
+    kind = BayesNASAlgorithm
+
+    def make_algorithm(self, space, seed):
+        """With the runs behind it: students are all that the contract asks of."""
+        algorithm = self.kind(space, seed=seed, lambdas=[0.01, 0.02])
+        for place in range(2):
+            run = algorithm.ask_run()
+            texts = map(str, space.sample(NUM_STEPS, seed=place))
+            found = [{"architecture": text, "reward": 0.1 * place} for text in texts]
+            told = {"extra": run.extra, "details": {"students": found}}
+            algorithm.tell_run(Observation(run.architecture, 0.5, 1.0, "full", **told))
+        return algorithm
+
+
+class TestBayesCompression(TestBayesNAS):
+    kind = BayesCompressionAlgorithm
 
 
 class TestPrune(AlgorithmContract):

@@ -8,9 +8,10 @@ import pytest
 
 import searchers
 from raysearch.errors import ConfigError
-from searchers.algorithm import Proposal
+from searchers.algorithm import Observation, Proposal
 from searchers.foreign import SearcherAlgorithm
 from searchers.registry import METHODS, make_algorithm, option_names, resolve
+from searchers.runs import MakesRuns
 from searchers.testing import make_chain_space
 from searchers.tune import TuneSearcher
 
@@ -75,6 +76,11 @@ def test_every_method_makes_an_algorithm_that_proposes(method):
         return [Proposal(str(student)) for student in space.sample(len(forms), seed=0)]
 
     algorithm = make_algorithm(method, space, 0, {}, pruned=pruned)
+    if isinstance(algorithm, MakesRuns):
+        run = algorithm.ask_run()
+        found = [{"architecture": str(space.sample(1, seed=0)[0]), "reward": 0.5}]
+        told = {"extra": run.extra, "details": {"students": found}}
+        algorithm.tell_run(Observation(run.architecture, 0.5, 1.0, "full", **told))
     assert space.parse(algorithm.ask().architecture)
 
 

@@ -10,7 +10,7 @@ from searchers.algorithm import Exhausted, Observation
 from searchers.registry import make_algorithm
 from searchers.runs import MakesRuns
 from searchers.state import dump_state, load_state
-from searchers.testing import AlgorithmContract, make_chain_space
+from searchers.testing import make_chain_space
 from searchers.tracking import LiveTrial
 from searchers.tune import TuneSearcher
 from tests.trainables.bayesnas.tiny import TinyAlgorithm
@@ -214,14 +214,3 @@ def test_students_of_another_space_are_refused_by_name(space):
     algorithm.tell_run(outcome(algorithm.ask_run(), ["nonsense"]))
     with pytest.raises(InvalidArchitecture):
         algorithm.ask()
-
-
-class TestRuns(AlgorithmContract):
-    covers_space = False
-
-    def make_algorithm(self, space, seed):
-        algorithm = TinyAlgorithm(space, seed=seed, lambdas=[0.1, 0.2])
-        for place in range(2):
-            texts = texts_of(space, 20, seed=place)
-            algorithm.tell_run(outcome(algorithm.ask_run(), texts, 0.1 * place))
-        return algorithm

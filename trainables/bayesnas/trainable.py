@@ -302,7 +302,7 @@ class BayesCompressionTrainable(RunTrainable):
 class BayesNASTrainable(RunTrainable):
     """One-shot search with a super-network (BayesNAS, Zhou et al., ICML 2019); see `trainables.bayesnas.cells`."""
 
-    engine = "trainables.bayesnas.cells:SuperNetRun"
+    engine = "trainables.bayesnas.cells.run:SuperNetRun"
     settings_class = "raysearch.bayesnas.cells:SuperNetSettings"
 
 
