@@ -28,3 +28,15 @@ def stopping(*overrides):
 )
 def test_each_stage_has_its_own_rule(overrides, expected):
     assert stopping(*overrides) == expected
+
+
+def test_runs_that_students_come_out_of_have_rungs_of_their_own():
+    """From half of their own epochs on, whatever the options for the students' trials say."""
+    config = load_config(None, ["schedule.grace_period=3"])
+    scheduler = stage_scheduler(config, 40)
+    assert scheduler.stops("runs")
+    rungs = scheduler._schedulers["runs"]
+    assert (rungs._max_t, rungs._brackets[0]._rungs[-1][0]) == (40, 20)
+    fifo = load_config(None, ["schedule.name=fifo"])
+    assert not stage_scheduler(fifo, 40).stops("runs")
+    assert not stage_scheduler(config).stops("runs")

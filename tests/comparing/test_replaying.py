@@ -164,10 +164,17 @@ def test_a_budget_that_nothing_meets_and_a_table_that_is_none_are_refused(table_
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_method_that_needs_the_teacher_s_weights_is_refused(table_file, tmp_path):
-    with pytest.raises(ConfigError, match="'prune' prunes the teacher's weights"):
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("prune", "'prune' prunes the teacher's weights"),
+        ("bayes_nas", "'bayes_nas' finds its students in trainings of its own"),
+    ],
+)
+def test_a_method_that_needs_the_teacher_s_weights_is_refused(table_file, tmp_path, method, words):
+    with pytest.raises(ConfigError, match=words):
         raysearch.compare(
-            methods="random,prune", table=table_file, overrides=SMALL, storage=str(tmp_path)
+            methods=f"random,{method}", table=table_file, overrides=SMALL, storage=str(tmp_path)
         )
     assert not any(tmp_path.iterdir())
 
