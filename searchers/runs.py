@@ -34,11 +34,11 @@ class Settings(Protocol):
     """What an engine may be told, checked where it is made: a frozen dataclass, JSON-native through `to_dict` and `from_dict`.
 
     Attributes:
-        epochs_target: the epochs of a whole run.
+        epochs: of a whole run, unless a property `epochs_target` says otherwise.
     """
 
     @property
-    def epochs_target(self) -> int: ...
+    def epochs(self) -> int: ...
 
     def to_dict(self) -> dict[str, Any]: ...
 
@@ -166,7 +166,7 @@ class RunsAlgorithm:
     @property
     def run_epochs(self) -> int:
         """The epochs of a whole run."""
-        return self.settings.epochs_target
+        return int(getattr(self.settings, "epochs_target", self.settings.epochs))
 
     @property
     def num_runs(self) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
+from raysearch.report.bayesnas import bayesnas
 from raysearch.report.embedding import embedding
 from raysearch.report.insight import insight
 from raysearch.report.markup import Child, Html, element, join
@@ -19,7 +20,18 @@ from raysearch.report.run_folder import RunFolder
 from raysearch.report.sections import figures, headline, layers, results
 
 REPORT_FILE = "report.html"
-SECTIONS = (headline, results, figures, insight, embedding, policies, layers, effort, provenance)
+SECTIONS = (
+    headline,
+    results,
+    figures,
+    insight,
+    embedding,
+    policies,
+    bayesnas,
+    layers,
+    effort,
+    provenance,
+)
 
 
 def write_report(run_folder: Path | str) -> Path:

@@ -18,6 +18,7 @@ import yaml
 from raysearch.architecture.budget import resolve_budget
 from raysearch.architecture.graph import Architecture
 from raysearch.errors import BudgetError, InvalidArchitecture, RunFolderError
+from raysearch.report.bayesnas import read_histories
 from raysearch.report.embedding import LOSSES_FILE, Refit, read_refits
 from raysearch.report.records import Evaluation, Json, Role, Scores, Trained, number, text_of
 from raysearch.report.surrogate import SURROGATE_FILE, Knowledge, read_knowledge
@@ -41,6 +42,8 @@ class RunFolder:
     knowledge: Knowledge | None
     refits: tuple[Refit, ...]
     policy: Json | None
+    runs: tuple[Json, ...]
+    histories: tuple[Json, ...]
     problems: tuple[str, ...]
 
     @classmethod
@@ -145,6 +148,8 @@ class _Reader:
             knowledge=self.knowledge(),
             refits=self.refits(),
             policy=self.object("policy/policy.json"),
+            runs=tuple(self.objects(self.path / "runs.jsonl")),
+            histories=self.histories(),
             problems=tuple(self.problems),
         )
 
@@ -222,7 +227,16 @@ class _Reader:
             found += self.lines(file, file.parent.name)
         return found
 
+    def histories(self) -> tuple[Json, ...]:
+        found, damaged = read_histories(self.path)
+        self.problems += [f"{name} is damaged and is left out." for name in damaged]
+        return found
+
     def lines(self, file: Path, stage: str) -> list[Evaluation]:
+        return [Evaluation.from_json(value, stage) for value in self.objects(file)]
+
+    def objects(self, file: Path) -> list[Json]:
+        """The lines of a log."""
         lines = (self.text(file) or "").split("\n")
         values = [_parse(line) for line in lines]
         # The last piece is what follows the last line break: empty, or a torn line (dropped even if it parses by chance).
@@ -231,7 +245,7 @@ class _Reader:
         ) - (bool(lines[-1]) and not isinstance(values[-1], dict))
         if damaged:
             self.problems.append(f"{damaged} damaged lines of {self.relative(file)} are left out.")
-        return [Evaluation.from_json(value, stage) for value in values if isinstance(value, dict)]
+        return [value for value in values if isinstance(value, dict)]
 
     def trained(self) -> list[Trained]:
         found: list[Trained] = []

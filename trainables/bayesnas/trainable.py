@@ -295,7 +295,7 @@ class RunTrainable(DistillationTrainable):
 class BayesCompressionTrainable(RunTrainable):
     """Structured Bayesian compression of the teacher (Yang 2019, appendix A); see `trainables.bayesnas.compression`."""
 
-    engine = "trainables.bayesnas.compression:CompressionRun"
+    engine = "trainables.bayesnas.compression.run:CompressionRun"
     settings_class = "raysearch.bayesnas.compression:CompressionSettings"
 
 

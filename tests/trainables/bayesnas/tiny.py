@@ -42,10 +42,6 @@ class TinySettings:
                 f"search.options.lr is {self.lr!r}: give a number between 0 and 1, such as 0.02"
             )
 
-    @property
-    def epochs_target(self) -> int:
-        return self.epochs
-
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
