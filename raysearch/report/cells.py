@@ -24,6 +24,7 @@ SHORT = {
     "avg_pool_3x3": "avg",
 }
 """Operations as a legend has room for them."""
+HEIGHTS = (0.35, -1.0, 0.75, -0.25)
 MAX_BLOCKS = 80
 
 
@@ -143,10 +144,11 @@ def _plot_cell(axes: Axes, kept: Sequence[Path], discarded: Sequence[Path]) -> N
 
 
 def place_of(node: int) -> tuple[float, float]:
-    """Where a node stands: inputs at the left, the others in their order, above and below in turn."""
+    """Where a node stands: inputs at the left, the others in their order, at heights that keep straight lines off other nodes."""
     if node < NUM_INPUTS:
         return 0.0, 0.9 - 1.8 * node
-    return float(node - NUM_INPUTS + 1), 0.45 if node % 2 else -0.45
+    place = node - NUM_INPUTS
+    return float(place + 1), HEIGHTS[place % len(HEIGHTS)]
 
 
 def _trees(blocks: Sequence[Sequence[Path]], offered: Sequence[Path]) -> Html:
