@@ -7,7 +7,7 @@ or the first convolution does not look at any more (pixels, say) is not multipli
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from raysearch.architecture.axes import is_last
@@ -102,26 +102,25 @@ def _reads_input(teacher: Architecture, layer: Layer, remove: Collection[int]) -
     return False
 
 
-def insert_gathers(
-    student: Architecture, inputs: Mapping[str, Sequence[int]], axes: Mapping[str, int]
-) -> Architecture:
+def insert_gathers(student: Architecture, edits: Edits, channels: ChannelMap) -> Architecture:
     """The student whose layers read some of their inputs only; legality is the caller's affair (`check_inputs`).
 
     Args:
-        student: the network that is edited.
-        inputs: layer name -> the inputs that it keeps.
-        axes: layer name -> the axis of its input that they are on.
+        student: the network that the other edits make; its layers stand in the teacher's order.
+        edits: their inputs are kept.
+        channels: the teacher's channel numbers.
     """
     layers: list[Layer] = []
+    inputs = dict(edits.inputs)
     taken = set(student.index)
-    for layer in student.layers:
-        if layer.name in inputs:
-            arriving = student[layer.inputs[0][0]].shape
-            gather = _gather(layer, inputs[layer.name], axes[layer.name], arriving, taken)
+    for place, layer in enumerate(student.layers):
+        if place in inputs:
+            axis, arriving = channels.read[place], student[layer.inputs[0][0]].shape
+            gather = _gather(layer, inputs[place], axis, arriving, taken)
             taken.add(gather.name)
-            layers.append(gather)
-            layer = _reading(layer, gather, axes[layer.name])
-        layers.append(layer)
+            layers += [gather, _reading(layer, gather, axis)]
+        else:
+            layers.append(layer)
     return replace(student, layers=tuple(layers))
 
 

@@ -28,7 +28,7 @@ from raysearch.architecture.counts import Counts
 from raysearch.architecture.edits import Edits, EditsBatch, pad_columns
 from raysearch.architecture.encoding import BatchEncoder
 from raysearch.architecture.features import FeatureMap
-from raysearch.architecture.gathers import check_inputs, insert_gathers
+from raysearch.architecture.gathers import check_inputs, gatherable, insert_gathers
 from raysearch.architecture.graph import COMPACT_PREFIX, Architecture
 from raysearch.architecture.groups import ChannelGroup, channel_map, group_channels
 from raysearch.architecture.latency import (
@@ -274,14 +274,7 @@ class SearchSpace:
         skips = [tuple(pair) for pair in self.skip_pairs[list(edits.skips)].tolist()]
         skips = [(source, target) for source, target in skips if target not in removed]
         student = apply_edits(self.teacher, self._channels, removed, edits.widths, skips)
-        if not edits.inputs:
-            return student
-        names = {place: self.teacher.layers[place].name for place, _ in edits.inputs}
-        return insert_gathers(
-            student,
-            {names[place]: kept for place, kept in edits.inputs},
-            {name: self._channels.read[place] for place, name in names.items()},
-        )
+        return insert_gathers(student, edits, self._channels) if edits.inputs else student
 
     def architecture_id(self, edits: Edits | str) -> str:
         """The content hash of the student; edits that make the same network have the same one."""
@@ -315,6 +308,11 @@ class SearchSpace:
     def feature_blocks(self) -> Mapping[str, slice]:
         """The columns of `features` by block, for kernels with one length scale a block."""
         return self._features.blocks
+
+    @cached_property
+    def gatherable(self) -> tuple[int, ...]:
+        """Indices of the layers that may keep some of their inputs (`Edits.inputs`) where nothing is removed."""
+        return gatherable(self.teacher, self._channels)
 
     @cached_property
     def _encoder(self) -> BatchEncoder:
