@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from raysearch.errors import ConfigError, DataError, TraceError, UnsupportedTeacher
-from raysearch.models.teachers import chain, resnet, shufflenet, vgg
+from raysearch.models.teachers import chain, lenet, resnet, shufflenet, vgg
 from raysearch.models.teachers.libraries import (
     check_images,
     suggest,
@@ -29,6 +29,7 @@ BUILT_IN: Mapping[str, Maker] = {
     **dict.fromkeys(resnet.CONFIGURATIONS, resnet.resnet),
     **dict.fromkeys(vgg.CONFIGURATIONS, vgg.vgg),
     **dict.fromkeys(chain.CONFIGURATIONS, chain.chain),
+    **dict.fromkeys(lenet.CONFIGURATIONS, lenet.lenet),
     **dict.fromkeys(shufflenet.CONFIGURATIONS, shufflenet.named),
 }
 """Name -> (name, classes, input shape) -> module."""
@@ -121,7 +122,8 @@ def _built_in(model: str, num_classes: int | None, shape: tuple[int, ...]) -> nn
     if model not in BUILT_IN:
         raise ConfigError(
             f"teacher.model is {model!r}, which is unknown{suggest(model, BUILT_IN)}; built in are "
-            f"{', '.join((*resnet.CONFIGURATIONS, *vgg.CONFIGURATIONS, *chain.CONFIGURATIONS))}, {shufflenet.NAMES}; "
+            f"{', '.join((*resnet.CONFIGURATIONS, *vgg.CONFIGURATIONS, *chain.CONFIGURATIONS, *lenet.CONFIGURATIONS))}, "
+            f"{shufflenet.NAMES}; "
             "torchvision:NAME, timm:NAME and package.module:callable are understood too"
         )
     check_images(model, shape)

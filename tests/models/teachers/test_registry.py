@@ -81,9 +81,10 @@ def users_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_built_in_name_gives_a_network_for_the_data(name):
-    module = load_teacher(name, num_classes=4, input_shape=(1, 8, 8))
+    shape = (1, 16, 16) if name == "lenet5" else (1, 8, 8)
+    module = load_teacher(name, num_classes=4, input_shape=shape)
     assert isinstance(module, nn.Module)
-    check_forward(module, (1, 8, 8), 4)
+    check_forward(module, shape, 4)
 
 
 def test_torchvision_networks_are_made_for_the_number_of_classes():
