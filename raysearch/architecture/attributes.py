@@ -6,6 +6,7 @@ import keyword
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from raysearch.architecture.opaque import check_opaque
@@ -16,6 +17,8 @@ from raysearch.errors import InvalidArchitecture
 MAX_INT = 2**31 - 1
 MAX_LIST = 4096
 MAX_DEPTH = 8
+MAX_INDEX = 2**20
+"""Places that a gather keeps at most."""
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
 _Rule = Callable[[Any], str]
@@ -39,6 +42,13 @@ def _ints(least: int) -> _Rule:
         return "" if right else f"a list of whole numbers of at least {least}"
 
     return rule
+
+
+def _index(value: Any) -> str:
+    """Which places are kept."""
+    right = isinstance(value, list) and 1 <= len(value) <= MAX_INDEX and all(map(is_int, value))
+    right = right and all(one < other for one, other in pairwise(value))
+    return "" if right else "ascending whole numbers of at least 0, at least one of them"
 
 
 def _number(low: float, high: float) -> _Rule:
@@ -160,6 +170,7 @@ RULES: Mapping[str, Mapping[str, _Rule]] = {
     "binary": {"fn": _word},
     "concat": {"dim": _int(0)},
     "slice": {"dim": _int(0), "start": _int(0), "stop": _int(1), "step": _int(1)},
+    "gather": {"dim": _int(0), "index": _index},
     "reshape": {
         "mode": _one_of("flatten", "merge", "split"),
         "start": _int(0),
@@ -226,7 +237,8 @@ def check_attrs(where: str, op: str, attrs: Attrs, required: Sequence[str]) -> N
         if key not in attrs:
             raise InvalidArchitecture(f"{where}: attrs.{key} is missing, which {op} needs")
     for key, value in attrs.items():
-        check_native(f"{where}: attrs.{key}", value)
+        if (op, key) != ("gather", "index"):  # its rule says all, of more entries than others have
+            check_native(f"{where}: attrs.{key}", value)
         rule = RULES.get(op, {}).get(key) or COMMON.get(key)
         expected = rule(value) if rule else ""
         if expected:
@@ -286,6 +298,7 @@ def check_fit(where: str, op: str, attrs: Attrs, shapes: Sequence[Shape]) -> Non
         "concat": [attrs.get("dim")],
         "softmax": [attrs.get("dim")],
         "slice": [attrs.get("dim")],
+        "gather": [attrs.get("dim")],
     }
     for axis in axes.get(op) or []:
         if axis >= rank:

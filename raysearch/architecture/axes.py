@@ -116,6 +116,7 @@ _RULES: Mapping[str, Callable[[Layer, Sequence[int], Sequence[Shape]], int]] = {
     "param_binary": _same,
     "pad": _same,
     "slice": _same,
+    "gather": _same,
     "concat": _same,
     "add": _broadcast,
     "binary": _broadcast,

@@ -187,6 +187,12 @@ def _slice(variables: Variables, site: Site) -> Blocks:
     )
 
 
+def _gather(variables: Variables, site: Site) -> Blocks:
+    if site.layer.attrs["dim"] != site.axis:
+        return site.slots[0]
+    return _frozen(variables, site, f"{site.layer.name} keeps single ones by their places")
+
+
 def _pad(variables: Variables, site: Site) -> Blocks:
     added = channel_pads(site.layer, site.axis)
     if added is None:
@@ -257,6 +263,7 @@ _RULES: Mapping[str, Callable[[Variables, Site], Blocks]] = {
     "binary": _broadcast,
     "concat": _concat,
     "slice": _slice,
+    "gather": _gather,
     "reshape": _reshape,
     "permute": lambda variables, site: site.slots[0],
     "channel_shuffle": _shuffle,

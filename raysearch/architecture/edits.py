@@ -3,12 +3,15 @@
 The text of edits is `e1.REMOVE.WIDTHS.SKIPS`. REMOVE is a bit mask, six layers a character; WIDTHS lists numbers; SKIPS lists the gaps
 between sorted pair indices. A number is written in base 32, least digit first, where the sixth bit of a character says that another
 one follows. It stays under 1 kB for a network of 430 layers with 120 channel groups.
+
+Where layers keep some of their inputs only, `.INPUTS` follows: for each such layer its index, the length of a bit mask in characters, and
+the mask of the inputs that it keeps; 784 inputs take 134 characters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 import numpy as np
@@ -21,6 +24,9 @@ _VALUE = {character: value for value, character in enumerate(_ALPHABET)}
 _MAX_TEXT = 65_536
 _MAX_DIGITS = 7
 
+Inputs = tuple[tuple[int, tuple[int, ...]], ...]
+"""(layer index, the inputs that it keeps), sorted."""
+
 
 @dataclass(frozen=True)
 class Edits:
@@ -30,11 +36,14 @@ class Edits:
         remove: indices of the layers that become identities, sorted.
         widths: the number of channels of every channel group of the space.
         skips: indices of the space's skip pairs that are added, sorted.
+        inputs: (layer index, the inputs that it keeps) of every layer that keeps some only, sorted. The inputs are counted among those
+            that the student's layer would read otherwise, after removal and widths.
     """
 
     remove: tuple[int, ...] = ()
     widths: tuple[int, ...] = ()
     skips: tuple[int, ...] = ()
+    inputs: Inputs = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "remove", tuple(sorted({int(index) for index in self.remove})))
@@ -43,10 +52,14 @@ class Edits:
         for name in ("remove", "widths", "skips"):
             if min(getattr(self, name), default=0) < 0:
                 raise InvalidArchitecture(f"{name} of the edits holds a negative number")
+        if self.inputs:
+            object.__setattr__(self, "inputs", _sorted_inputs(self.inputs))
 
     def __str__(self) -> str:
         gaps = np.diff(self.skips, prepend=-1) - 1 if self.skips else []
-        sections = (_write_mask(self.remove), _write_numbers(self.widths), _write_numbers(gaps))
+        sections = [_write_mask(self.remove), _write_numbers(self.widths), _write_numbers(gaps)]
+        if self.inputs:
+            sections.append("".join(_write_inputs(*one) for one in self.inputs))
         return PREFIX + ".".join(sections)
 
     @classmethod
@@ -66,14 +79,17 @@ class Edits:
                 f"the text of edits has {len(text)} characters: at most {_MAX_TEXT} are read"
             )
         sections = text[len(PREFIX) :].split(".")
-        if len(sections) != 3:
+        if len(sections) not in (3, 4):
             raise InvalidArchitecture(
-                f"the text of edits has {len(sections)} sections: it must have 3 (remove, widths, skips)"
+                f"the text of edits has {len(sections)} sections: it must have 3 (remove, widths, skips), or 4 with inputs"
             )
         gaps = _read_numbers(sections[2], "skips")
         skips = np.cumsum(np.asarray(gaps, np.int64) + 1) - 1
         edits = cls(
-            _read_mask(sections[0]), tuple(_read_numbers(sections[1], "widths")), tuple(skips)
+            _read_mask(_characters(sections[0], "remove")),
+            tuple(_read_numbers(sections[1], "widths")),
+            tuple(skips),
+            _read_inputs(sections[3]) if len(sections) == 4 else (),
         )
         if str(edits) != text:
             raise InvalidArchitecture("the text of edits is not in its canonical form")
@@ -87,8 +103,7 @@ def _write_mask(indices: Sequence[int]) -> str:
     return "".join(_ALPHABET[value] for value in values)
 
 
-def _read_mask(section: str) -> tuple[int, ...]:
-    values = _characters(section, "remove")
+def _read_mask(values: Sequence[int]) -> tuple[int, ...]:
     return tuple(
         6 * place + bit
         for place, value in enumerate(values)
@@ -109,9 +124,18 @@ def _write_numbers(numbers: Iterable[int]) -> str:
 
 
 def _read_numbers(section: str, field_name: str) -> list[int]:
+    return _take_numbers(_characters(section, field_name), None, field_name)[0]
+
+
+def _take_numbers(
+    values: Sequence[int], count: int | None, field_name: str
+) -> tuple[list[int], Sequence[int]]:
+    """The first `count` numbers (None: all) of a section's characters, and the characters behind them."""
     numbers: list[int] = []
     number, digits = 0, 0
-    for value in _characters(section, field_name):
+    for place, value in enumerate(values):
+        if len(numbers) == count:
+            return numbers, values[place:]
         number += (value % 32) << (5 * digits)
         digits += 1
         if digits > _MAX_DIGITS:
@@ -119,9 +143,41 @@ def _read_numbers(section: str, field_name: str) -> list[int]:
         if value < 32:
             numbers.append(number)
             number, digits = 0, 0
-    if digits:
+    if digits or (count is not None and len(numbers) < count):
         raise InvalidArchitecture(f"the {field_name} of the edits end in the middle of a number")
-    return numbers
+    return numbers, []
+
+
+def _sorted_inputs(inputs: Inputs) -> Inputs:
+    found: dict[int, tuple[int, ...]] = {}
+    for layer, kept in inputs:
+        if layer in found:
+            raise InvalidArchitecture(f"inputs of the edits name layer {layer} twice")
+        found[int(layer)] = tuple(sorted({int(place) for place in kept}))
+        if not found[layer]:
+            raise InvalidArchitecture(
+                f"inputs of the edits leave layer {layer} none: at least one is kept"
+            )
+        if min(layer, *found[layer]) < 0:
+            raise InvalidArchitecture("inputs of the edits holds a negative number")
+    return tuple(sorted(found.items()))
+
+
+def _write_inputs(layer: int, kept: Sequence[int]) -> str:
+    mask = _write_mask(kept)
+    return _write_numbers([layer, len(mask)]) + mask
+
+
+def _read_inputs(section: str) -> Inputs:
+    values = _characters(section, "inputs")
+    found: list[tuple[int, tuple[int, ...]]] = []
+    while values:
+        (layer, length), values = _take_numbers(values, 2, "inputs")
+        if length > len(values):
+            raise InvalidArchitecture("the inputs of the edits end in the middle of a mask")
+        found.append((layer, _read_mask(values[:length])))
+        values = values[length:]
+    return tuple(found)
 
 
 def _characters(section: str, field_name: str) -> list[int]:
@@ -146,12 +202,19 @@ class EditsBatch:
         widths: [B, G] int64.
         skip_rows: [S] int64, the candidate of every added skip, sorted.
         skip_pairs: [S] int64, its pair index, sorted within a candidate.
+        input_rows: [I] int64, the candidate of every layer that keeps some of its inputs, sorted.
+        inputs: for each of them, as in `Edits`, sorted within a candidate.
+
+    Only who compresses a given network chooses single inputs: sampling, mutation and repair of a space make none, and drop those of the
+    students that they are given. The encodings do not show them.
     """
 
     remove: np.ndarray
     widths: np.ndarray
     skip_rows: np.ndarray = field(default_factory=_no_indices)
     skip_pairs: np.ndarray = field(default_factory=_no_indices)
+    input_rows: np.ndarray = field(default_factory=_no_indices)
+    inputs: Inputs = ()
 
     def __len__(self) -> int:
         return len(self.widths)
@@ -171,6 +234,7 @@ class EditsBatch:
                 tuple(np.flatnonzero(self.remove[row]).tolist()),
                 tuple(self.widths[row].tolist()),
                 tuple(self.skip_pairs[first:last].tolist()),
+                self.inputs[slice(*np.searchsorted(self.input_rows, [row, row + 1]))],
             )
         return self._take(np.arange(len(self))[index])
 
@@ -181,12 +245,13 @@ class EditsBatch:
         return matrix
 
     def _take(self, rows: np.ndarray) -> EditsBatch:
-        starts = np.searchsorted(self.skip_rows, rows)
-        counts = np.searchsorted(self.skip_rows, rows, side="right") - starts
-        skip_rows = np.repeat(np.arange(len(rows)), counts)
-        offsets = np.arange(len(skip_rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        skip_pairs = self.skip_pairs[np.repeat(starts, counts) + offsets]
-        return EditsBatch(self.remove[rows], self.widths[rows], skip_rows, skip_pairs)
+        skip_rows, places = _entries(self.skip_rows, rows)
+        taken = EditsBatch(self.remove[rows], self.widths[rows], skip_rows, self.skip_pairs[places])
+        if not self.inputs:
+            return taken
+        input_rows, places = _entries(self.input_rows, rows)
+        inputs = tuple(self.inputs[place] for place in places)
+        return replace(taken, input_rows=input_rows, inputs=inputs)
 
     @classmethod
     def from_edits(cls, edits: Sequence[Edits], num_layers: int | None = None) -> EditsBatch:
@@ -212,6 +277,8 @@ class EditsBatch:
             widths.reshape(len(edits), max(lengths, default=0)),
             np.repeat(np.arange(len(edits)), counts),
             np.array([pair for one in edits for pair in one.skips], np.int64),
+            np.repeat(np.arange(len(edits)), [len(one.inputs) for one in edits]),
+            tuple(one_layer for one in edits for one_layer in one.inputs),
         )
 
     @classmethod
@@ -226,7 +293,20 @@ class EditsBatch:
                 [batch.skip_rows + start for batch, start in zip(batches, offsets, strict=False)]
             ),
             np.concatenate([batch.skip_pairs for batch in batches]),
+            np.concatenate(
+                [batch.input_rows + start for batch, start in zip(batches, offsets, strict=False)]
+            ),
+            tuple(one_layer for batch in batches for one_layer in batch.inputs),
         )
+
+
+def _entries(owners: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The entries of some rows, given the sorted row of each entry: their new rows, and where they stand, two [n] int64."""
+    starts = np.searchsorted(owners, rows)
+    counts = np.searchsorted(owners, rows, side="right") - starts
+    new_rows = np.repeat(np.arange(len(rows)), counts)
+    offsets = np.arange(len(new_rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return new_rows, np.repeat(starts, counts) + offsets
 
 
 def pad_columns(mask: np.ndarray, columns: int) -> np.ndarray:

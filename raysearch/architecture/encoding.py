@@ -41,6 +41,7 @@ _TYPE_OF_OP = {
     "permute": "permute",
     "concat": "concat",
     "slice": "slice",
+    "gather": "slice",
     "channel_shuffle": "shuffle",
     "conv": "conv",
     "unary": "act",

@@ -29,7 +29,7 @@ _GATES = frozenset({"sigmoid", "hardsigmoid", "tanh"})
 _GUARDS = frozenset({"clamp", "clamp_min", "abs", "relu", "softplus"})
 """What keeps the functions of `_PARTIAL` defined."""
 _PARTIAL = frozenset({"pow", "sqrt", "rsqrt", "log", "reciprocal"})
-_PASSING = frozenset({"reshape", "permute", "identity", "dropout", "resize", "slice"})
+_PASSING = frozenset({"reshape", "permute", "identity", "dropout", "resize", "slice", "gather"})
 
 _Symbolic = tuple[bytes, int, tuple[int, ...]]
 

@@ -17,7 +17,7 @@ from raysearch.architecture.costs import CostModel, Term, make_term
 from raysearch.architecture.graph import Architecture
 from raysearch.architecture.groups import ChannelMap
 from raysearch.architecture.liveness import Liveness, Moments
-from raysearch.architecture.memory import BYTES, buffer_bytes
+from raysearch.architecture.memory import BYTES, buffer_bytes, index_bytes
 from raysearch.architecture.ops import OPS
 
 CHUNK = 256
@@ -117,7 +117,7 @@ def liveness_chunk(liveness: Liveness) -> int:
 
 
 def with_weight_bytes(costs: CostModel, teacher: Architecture, channels: ChannelMap) -> CostModel:
-    """The cost model with a column for the bytes of parameters and buffers, as `memory.weight_bytes` counts them."""
+    """The cost model with a column for the bytes of parameters, buffers and gathers, as `memory.weight_bytes` counts them."""
     users: dict[str, dict[int, str]] = {}
     for place, layer in enumerate(teacher.layers):
         for role in layer.buffer_shapes:
@@ -127,6 +127,9 @@ def with_weight_bytes(costs: CostModel, teacher: Architecture, channels: Channel
     for layers in users.values():
         place, role = next(iter(layers.items()))
         terms.append(_buffer_term(teacher, channels, place, role, tuple(layers)))
+    for place, layer in enumerate(teacher.layers):
+        if layer.op == "gather":
+            terms.append(Term(place, (place,), fixed=(index_bytes(layer), 0)))
     shares = [0.0] * costs.uv.shape[1]
     shares[0] = BYTES  # of each parameter
     return costs.with_column(shares, terms, channels)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 
-from raysearch.architecture.graph import Architecture
+from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import Shape
 
 BYTES = 4
 """Of one float32."""
 _COUNTER_BYTES = 8
 """Of BatchNorm's counter of batches, an int64; all other state is float32."""
+_INDEX_BYTES = 8
+"""Of a place that a gather keeps, an int64."""
 
 
 def buffer_bytes(role: str, shape: Shape) -> int:
@@ -24,14 +26,20 @@ def buffer_bytes(role: str, shape: Shape) -> int:
     return (_COUNTER_BYTES if role == "num_batches_tracked" else BYTES) * math.prod(shape)
 
 
+def index_bytes(layer: Layer) -> int:
+    """What the places of a gather take; 0 for all other layers."""
+    return _INDEX_BYTES * len(layer.attrs["index"]) if layer.op == "gather" else 0
+
+
 def weight_bytes(architecture: Architecture) -> int:
-    """What parameters and buffers take, shared ones once."""
+    """What parameters, buffers and the places of gathers take, shared ones once."""
     buffers = {
         layer.params.get(role, f"{layer.name}.{role}"): buffer_bytes(role, shape)
         for layer in architecture.layers
         for role, shape in layer.buffer_shapes.items()
     }
-    return BYTES * architecture.num_params + sum(buffers.values())
+    places = sum(map(index_bytes, architecture.layers))
+    return BYTES * architecture.num_params + sum(buffers.values()) + places
 
 
 def peak_activation_bytes(architecture: Architecture) -> int:

@@ -17,6 +17,7 @@ Attributes by operation
     binary        fn ("mul", "sub", "div", ...), one slot for each operand
     concat        dim, one slot for each part
     slice         dim, start, stop, step: the places start, start + step, ... below stop of one axis
+    gather        dim, index: the places of one axis that are kept, ascending, each once
     reshape       mode: "flatten" makes all axes one; "merge" the axes start..end; "split" replaces axis dim by sizes, of which
                   one is -1 and follows from the others (so that no channel number stands here); contiguous where it copies
     permute       dims (the source of every axis), contiguous (whether the values are copied into the new order)
@@ -139,6 +140,16 @@ def _slice_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
             f"the slice {start}:{stop} does not lie in the {size} that arrive"
         )
     return (*shapes[0][:dim], -(-(stop - start) // step), *shapes[0][dim + 1 :])
+
+
+def _gather_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
+    dim, index = attrs["dim"], attrs["index"]
+    size = shapes[0][dim]
+    if index[-1] >= size:
+        raise InvalidArchitecture(
+            f"index names place {index[-1]}, which does not lie in the {size} that arrive"
+        )
+    return (*shapes[0][:dim], len(index), *shapes[0][dim + 1 :])
 
 
 def _reshape_shape(attrs: Attrs, shapes: Sequence[Shape]) -> Shape:
@@ -266,6 +277,7 @@ OPS: Mapping[str, Op] = {
     "binary": Op(_broadcast_shape, ("fn",)),
     "concat": Op(_concat_shape, ("dim",)),
     "slice": Op(_slice_shape, ("dim", "start", "stop", "step"), is_view=True),
+    "gather": Op(_gather_shape, ("dim", "index")),
     "reshape": Op(_reshape_shape, ("mode",), is_view=True),
     "permute": Op(_permute_shape, ("dims", "contiguous"), is_view=True),
     "channel_shuffle": Op(_shuffle_shape, ("groups",)),

@@ -17,6 +17,7 @@ from raysearch.architecture.budget import (
     METRICS,
     check_latency,
     check_limit,
+    cost,
     resolve_budget,
     teacher_costs,
 )
@@ -27,6 +28,7 @@ from raysearch.architecture.counts import Counts
 from raysearch.architecture.edits import Edits, EditsBatch, pad_columns
 from raysearch.architecture.encoding import BatchEncoder
 from raysearch.architecture.features import FeatureMap
+from raysearch.architecture.gathers import check_inputs, gatherable, insert_gathers
 from raysearch.architecture.graph import COMPACT_PREFIX, Architecture
 from raysearch.architecture.groups import ChannelGroup, channel_map, group_channels
 from raysearch.architecture.latency import (
@@ -271,7 +273,8 @@ class SearchSpace:
         removed = set(edits.remove)
         skips = [tuple(pair) for pair in self.skip_pairs[list(edits.skips)].tolist()]
         skips = [(source, target) for source, target in skips if target not in removed]
-        return apply_edits(self.teacher, self._channels, removed, edits.widths, skips)
+        student = apply_edits(self.teacher, self._channels, removed, edits.widths, skips)
+        return insert_gathers(student, edits, self._channels) if edits.inputs else student
 
     def architecture_id(self, edits: Edits | str) -> str:
         """The content hash of the student; edits that make the same network have the same one."""
@@ -307,6 +310,11 @@ class SearchSpace:
         return self._features.blocks
 
     @cached_property
+    def gatherable(self) -> tuple[int, ...]:
+        """Indices of the layers that may keep some of their inputs (`Edits.inputs`) where nothing is removed."""
+        return gatherable(self.teacher, self._channels)
+
+    @cached_property
     def _encoder(self) -> BatchEncoder:
         return BatchEncoder.of(self.teacher, self._channels, self.skip_pairs)
 
@@ -336,7 +344,10 @@ class SearchSpace:
         if isinstance(batch, Edits):
             batch = EditsBatch.from_edits([batch])
         batch = self._conform(batch)
-        return self._counts(batch, metric)
+        found = self._counts(batch, metric)
+        for row in np.unique(batch.input_rows):  # of few inputs, and hardly ever any
+            found[row] = cost(self.apply(batch[row]), metric)
+        return found
 
     def _active_skips(self, remove: np.ndarray, batch: EditsBatch) -> np.ndarray:
         return ~remove[batch.skip_rows, self.skip_pairs[batch.skip_pairs, 1]]
@@ -358,6 +369,7 @@ class SearchSpace:
 
     def _check_edits(self, edits: Edits) -> None:
         check_edits(edits, self.teacher, self.groups, self.removable, len(self.skip_pairs))
+        check_inputs(edits, self.teacher, self._channels)
 
     def _make_repair(self) -> tuple[Repairer, MeasuredRepair | None]:
         """What repairs to the limits, and what does so by measurements where latency is limited."""

@@ -17,6 +17,7 @@ from raysearch.architecture.graph import Architecture, Layer
 from raysearch.architecture.ops import OPS
 from raysearch.errors import InvalidArchitecture, WeightsError
 from raysearch.models.calls import Call, function_call, module_call, weighted_call
+from raysearch.models.gather import Gather
 from raysearch.models.inherit import Slice, plan
 from raysearch.models.keywords import quote_keywords
 from raysearch.models.programs import Wiring, replay
@@ -152,6 +153,22 @@ def loose_keys(architecture: Architecture) -> dict[str, dict[str, str]]:
     return loose
 
 
+def numbered_names(architecture: Architecture, op: str) -> dict[str, str]:
+    """Layer name -> op_1, op_2, ... of the layers of an operation; no module or parameter has these names."""
+    taken = {
+        key.split(".")[0] for layer in architecture.layers for key in state_keys(layer).values()
+    }
+    taken |= {(module_path(layer) or "").split(".")[0] for layer in architecture.layers}
+    names: dict[str, str] = {}
+    for layer in architecture.layers:
+        if layer.op == op:
+            name = f"{op}_{len(names) + 1}"
+            while name in taken:
+                name += "_"
+            names[layer.name] = name
+    return names
+
+
 @dataclass(frozen=True)
 class _Wiring:
     """What a network is made from while it is wired.
@@ -162,6 +179,7 @@ class _Wiring:
         modules: path -> the standard module that stands there.
         loose: as `loose_keys` gives them.
         complete: the layers that inherit all their weights.
+        gathers: where the modules of gathers stand.
     """
 
     root: nn.Module
@@ -169,6 +187,7 @@ class _Wiring:
     modules: Mapping[str, Call]
     loose: Mapping[str, Mapping[str, str]]
     complete: Mapping[str, bool]
+    gathers: Mapping[str, str]
 
 
 def _wire(architecture: Architecture, root: nn.Module, complete: Mapping[str, bool]) -> fx.Graph:
@@ -177,7 +196,8 @@ def _wire(architecture: Architecture, root: nn.Module, complete: Mapping[str, bo
     graph._graph_namespace.create_name("self", None)  # else a module called so takes the name
     values: dict[str, fx.Node] = {}
     modules, loose = standard_modules(architecture), loose_keys(architecture)
-    wiring = _Wiring(root, graph, modules, loose, complete)
+    gathers = numbered_names(architecture, "gather")
+    wiring = _Wiring(root, graph, modules, loose, complete, gathers)
     for layer in architecture.layers:
         if layer.op == "input":
             values[layer.name] = graph.placeholder("images")
@@ -199,6 +219,10 @@ def _call(wiring: _Wiring, layer: Layer, slots: list[fx.Node]) -> fx.Node:
         return slots[0]
     if layer.op == "add":
         return _sum(graph, slots)
+    if layer.op == "gather":
+        path = wiring.gathers[layer.name]
+        place(root, path, Gather(layer.attrs["dim"] + 1, layer.attrs["index"]))
+        return graph.call_module(path, (slots[0],))
     call = module_call(layer)
     if call is None:
         _place_loose(wiring, layer, {})

@@ -97,10 +97,32 @@ def plan(
     Raises:
         WeightsError: the teacher lacks a tensor that the student needs.
     """
+    if not keep and _is_own(architecture, shapes):
+        return _as_it_stands(architecture)
     return {
         context.layer.name: _SLICERS[context.layer.op](context, arriving[0], leaving)
         for context, arriving, leaving in follow(architecture, shapes, keep or {})
         if context.layer.op in _SLICERS
+    }
+
+
+def _is_own(architecture: Architecture, shapes: Mapping[str, Shape]) -> bool:
+    """Whether the state of a network with gathers is its own: its layers' weights know nothing of what is not gathered."""
+    return any(layer.op == "gather" for layer in architecture.layers) and all(
+        shapes.get(layer.params.get(role, f"{layer.name}.{role}")) == shape
+        for layer in architecture.layers
+        for role, shape in layer.param_shapes.items()
+    )
+
+
+def _as_it_stands(architecture: Architecture) -> dict[str, dict[str, Slice]]:
+    return {
+        layer.name: {
+            role: Slice(layer.params.get(role, f"{layer.name}.{role}"))
+            for role in (*layer.param_shapes, *layer.buffer_shapes)
+        }
+        for layer in architecture.layers
+        if layer.op in _SLICERS
     }
 
 

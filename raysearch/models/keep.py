@@ -85,7 +85,7 @@ class ChannelRanking:
     def _is_new(self, layer: Layer) -> bool:
         """Whether a student's layer has channels of its own, whatever it reads."""
         if layer.name not in self.teacher.index:
-            return True
+            return layer.op != "gather"
         return layer.op != "identity" and creates_channels(self.teacher, self.teacher[layer.name])
 
     def _part(self, context: Context, arriving: list[Origin]) -> Origin | None:

@@ -9,25 +9,14 @@ from typing import Any
 import torch
 
 from raysearch.architecture.graph import Architecture, Layer
-from raysearch.models.build import module_path, state_keys
+from raysearch.models.build import numbered_names, state_keys
 from raysearch.models.layout import access, value_text, wrap
 from raysearch.models.programs import replay
 
 
 def method_names(architecture: Architecture) -> dict[str, str]:
     """Layer name -> the method that computes it; no module or parameter has these names."""
-    taken = {
-        key.split(".")[0] for layer in architecture.layers for key in state_keys(layer).values()
-    }
-    taken |= {(module_path(layer) or "").split(".")[0] for layer in architecture.layers}
-    names: dict[str, str] = {}
-    for layer in architecture.layers:
-        if layer.op == "opaque":
-            name = f"opaque_{len(names) + 1}"
-            while name in taken:
-                name += "_"
-            names[layer.name] = name
-    return names
+    return numbered_names(architecture, "opaque")
 
 
 def methods(architecture: Architecture) -> list[str]:

@@ -268,6 +268,13 @@ def _slice(context: Context, arriving: Sequence[Origin]) -> Origin:
     return identity(context.size) if context.layer.attrs["dim"] == context.axis else arriving[0]
 
 
+def _gather(context: Context, arriving: Sequence[Origin]) -> Origin:
+    attrs = context.layer.attrs
+    if attrs["dim"] != context.axis:
+        return arriving[0]
+    return Origin(arriving[0].channels[attrs["index"]], arriving[0].total)
+
+
 def _shuffle(context: Context, arriving: Sequence[Origin]) -> Origin:
     """The student's own transposition of [g, n], of channels that the teacher's has put elsewhere."""
     groups, origin = context.layer.attrs["groups"], arriving[0]
@@ -303,6 +310,7 @@ _RULES: Mapping[str, Callable[[Context, Sequence[Origin]], Origin]] = {
     "concat": _concat,
     "reshape": _reshape,
     "slice": _slice,
+    "gather": _gather,
     "channel_shuffle": _shuffle,
     "reduce": _reduce,
     "opaque": _opaque,
@@ -337,7 +345,9 @@ def _blocks(architecture: Architecture, shapes: Mapping[str, Shape]) -> dict[str
     return _spread_blocks(needs, {name: find(name) for name in parent})
 
 
-_UNTIED = frozenset({"conv", "conv_transpose", "linear", "concat", "reshape", "input", "opaque"})
+_UNTIED = frozenset(
+    {"conv", "conv_transpose", "linear", "concat", "gather", "reshape", "input", "opaque"}
+)
 """Operations whose output channels are not those of their inputs, or not in the same places."""
 
 

@@ -10,7 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 from raysearch.architecture.graph import Architecture, Layer
-from raysearch.models.build import loose_keys, module_path, standard_modules
+from raysearch.models import gather
+from raysearch.models.build import loose_keys, module_path, numbered_names, standard_modules
 from raysearch.models.calls import module_call
 from raysearch.models.layout import access, arguments, is_attribute, value_text, wrap
 from raysearch.models.opaque import methods
@@ -90,6 +91,8 @@ def model_source(
         parts.append(_HELPERS)
     if any(line.startswith("        untrained(") for line in init):
         parts.append(_UNTRAINED)
+    if any(layer.op == "gather" for layer in architecture.layers):
+        parts.append(gather.SOURCE)
     parts.append(_class(architecture, init, forward, dtype))
     return "".join(parts)
 
@@ -184,6 +187,9 @@ def _init_lines(architecture: Architecture) -> tuple[list[str], bool]:
     for layer in architecture.layers:
         for role, key in loose.get(layer.name, {}).items():
             lines += _state_lines(layer, role, key)
+    for name, own in numbered_names(architecture, "gather").items():
+        attrs = architecture[name].attrs
+        lines += gather.source_lines(own, attrs["dim"] + 1, attrs["index"])
     return lines, any(line.startswith("        place(") for line in lines)
 
 

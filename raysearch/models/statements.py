@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raysearch.architecture.graph import Architecture, Layer
-from raysearch.models.build import module_path, standard_modules, state_keys
+from raysearch.models.build import module_path, numbered_names, standard_modules, state_keys
 from raysearch.models.calls import function_call, module_call, weighted_call
 from raysearch.models.layout import access, arguments, value_text, wrap
 from raysearch.models.opaque import method_names
@@ -149,7 +149,8 @@ def _weighted(layer: Layer, operands: Sequence[str]) -> Expression:
 def _module_calls(architecture: Architecture) -> dict[str, str]:
     """Layer name -> the expression of the module or method that computes it."""
     modules = standard_modules(architecture)
-    calls = {name: f"self.{method}" for name, method in method_names(architecture).items()}
+    names = {**method_names(architecture), **numbered_names(architecture, "gather")}
+    calls = {name: f"self.{own}" for name, own in names.items()}
     for layer in architecture.layers:
         call, path = module_call(layer), module_path(layer)
         if call is not None and path is not None and modules[path] == call:

@@ -7,12 +7,12 @@ an input slot. Activations, normalisations and sums are counted in the totals an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raysearch.architecture.graph import Architecture, Layer
 
 QUIET = {"input", "batch_norm", "unary", "dropout", "add", "binary", "reshape", "pad", "identity"}
-QUIET |= {"reduce", "adaptive_pool", "softmax", "concat"}
+QUIET |= {"reduce", "adaptive_pool", "softmax", "concat", "gather"}
 WIDTHS = ("out_channels", "out_features")
 
 
@@ -67,7 +67,7 @@ def compare_layers(teacher: Architecture, student: Architecture) -> tuple[Row, .
     rows = []
     for layer in teacher.layers:
         now = _alive(student, layer.name)
-        skips = () if now is None else added_skips(layer, now)
+        skips = () if now is None else added_skips(layer, _past_gather(student, now))
         if layer.op in QUIET and not skips:
             continue
         after = None if now is None else _side(now)
@@ -78,6 +78,12 @@ def compare_layers(teacher: Architecture, student: Architecture) -> tuple[Row, .
         if layer.name not in teacher.index and layer.op not in QUIET:
             rows.append(Row(layer.name, describe(layer), None, _side(layer)))
     return tuple(rows)
+
+
+def _past_gather(student: Architecture, layer: Layer) -> Layer:
+    """The layer as if it read what is gathered for it."""
+    before = student[layer.inputs[0][0]] if layer.inputs else layer
+    return replace(layer, inputs=before.inputs) if before.op == "gather" else layer
 
 
 def added_skips(teacher: Layer, student: Layer) -> tuple[str, ...]:

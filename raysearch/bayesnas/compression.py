@@ -1,0 +1,132 @@
+"""The settings of a structured Bayesian compression (Yang 2019, appendix A, algorithm 2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from raysearch.errors import ConfigError
+
+HessianName = Literal["ggn", "exact", "recursive"]
+StartName = Literal["teacher", "fresh"]
+LossName = Literal["ce", "kd"]
+ScheduleName = Literal["one_cycle", "cosine", "constant"]
+
+CONV_GROUPS = ("filter", "channel", "shape")
+LINEAR_GROUPS = ("row", "column")
+
+
+@dataclass(frozen=True)
+class CompressionSettings:
+    """How a teacher is compressed; JSON-native through `to_dict` and `from_dict`.
+
+    A run trains for `interval` epochs, updates (prior variances, pruning), and so on: `updates` times, and one interval more, in which what the
+    last update left recovers.
+
+    Attributes:
+        updates: T_max of algorithm 2 (10).
+        interval: epochs between updates (the thesis: 10).
+        conv_groups: which weights of a convolution live and die together; several at once add up their precisions. "filter": W[n] (where
+            BatchNorm follows: its factor, since the filter's own length then means nothing), "channel": W[:, c], "shape": W[:, c, h, w].
+            Filters that create, and slices that read, one channel of the network are one group in all layers (residual sums).
+        linear_groups: "row": W[n], "column": W[:, c].
+        hessian: "ggn": the diagonal of the generalised Gauss-Newton matrix, unbiased by one drawn label an image; "exact": the same from one pass
+            a class; "recursive": the thesis's recursion (networks of convolutions, linear layers, BatchNorm, pooling and element-wise functions).
+        images: how many training images the Hessian is averaged over.
+        scale_hessian: divide it by lambda, as the public code does; False: the thesis's text.
+        inner: iterations of gamma and omega at each update; 1 is the algorithm as printed, more of them come near its fixed point at once.
+        start: "teacher": its weights; "fresh": an initialisation of its own.
+        loss: "ce": the labels' cross-entropy; "kd": distillation, as trials of the search do by default.
+        lr, momentum, weight_decay, batch_size, schedule: of stochastic gradient descent, over the whole run.
+    """
+
+    updates: int = 10
+    interval: int = 2
+    conv_groups: tuple[str, ...] = ("filter", "channel")
+    linear_groups: tuple[str, ...] = ("row", "column")
+    hessian: HessianName = "ggn"
+    images: int = 2048
+    scale_hessian: bool = True
+    inner: int = 10
+    start: StartName = "teacher"
+    loss: LossName = "kd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    batch_size: int = 64
+    schedule: ScheduleName = "cosine"
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "interval", "images", "inner", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise _wrong(name, value, "a whole number of at least 1")
+        for name, known in (("conv_groups", CONV_GROUPS), ("linear_groups", LINEAR_GROUPS)):
+            object.__setattr__(self, name, _names(name, getattr(self, name), known))
+        if not self.conv_groups and not self.linear_groups:
+            raise _wrong("conv_groups", [], f"some of {', '.join(CONV_GROUPS)}")
+        for name, kind in (
+            ("hessian", HessianName),
+            ("start", StartName),
+            ("loss", LossName),
+            ("schedule", ScheduleName),
+        ):
+            if getattr(self, name) not in get_args(kind):
+                raise _wrong(name, getattr(self, name), f"one of {', '.join(get_args(kind))}")
+        if not isinstance(self.scale_hessian, bool):
+            raise _wrong("scale_hessian", self.scale_hessian, "true or false")
+        _check_range("lr", self.lr, 0, math.inf, open_below=True)
+        _check_range("momentum", self.momentum, 0, 0.999)
+        _check_range("weight_decay", self.weight_decay, 0, math.inf)
+
+    @property
+    def epochs(self) -> int:
+        """Of the whole run."""
+        return (self.updates + 1) * self.interval
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CompressionSettings:
+        """The inverse of `to_dict`; absent keys take their defaults.
+
+        Raises:
+            ConfigError: an unknown key or a bad value.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(
+                    f"search.options.{name} is not an option of bayes_compression: valid are {', '.join(known)}"
+                )
+        return cls(**values)
+
+
+def _names(field: str, value: object, known: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(value) if isinstance(value, list | tuple) else None
+    if (
+        names is None
+        or len(set(map(str, names))) < len(names)
+        or any(n not in known for n in names)
+    ):
+        raise _wrong(field, value, f"a list of some of {', '.join(known)}, each once")
+    return names
+
+
+def _check_range(
+    name: str, value: object, low: float, high: float, *, open_below: bool = False
+) -> None:
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not low <= number <= high or math.isinf(number) or (open_below and number == low):
+        limits = f"from {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise _wrong(name, value, f"a number {'above 0' if open_below else limits}")
+
+
+def _wrong(name: str, value: object, wanted: str) -> ConfigError:
+    return ConfigError(f"search.options.{name} is {value!r}, but it must be {wanted}")

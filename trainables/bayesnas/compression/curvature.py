@@ -1,0 +1,191 @@
+"""The diagonal of the generalised Gauss-Newton matrix of a network's weights, batched.
+
+With logits z(W) of one image, p = softmax(z) and J = dz/dW, the matrix of the cross-entropy is J^T (diag p - p p^T) J; its diagonal is never negative.
+That of distillation at the temperature T, whose loss is multiplied by T^2, is the same with p = softmax(z / T); a mixture of losses has the mixture.
+
+* `draws` labels y drawn from p: the mean square of d(-log p_y)/dW is the diagonal in expectation (the Fisher information), from one pass backward a
+  draw;
+* exactly: diag p - p p^T = sum_c u_c u_c^T with u_c = sqrt(p_c) (e_c - p), one pass backward a class.
+
+The mean is over images, as the loss's. A weight that is used at many places of an image has one gradient for each image, the sum over its
+places: so must its square be taken (the thesis averages over places, 4-13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import pad, unfold
+
+Inputs = dict[str, list[tuple[torch.Tensor, torch.Tensor]]]
+"""For each layer what it read and what it wrote, once for each call."""
+
+_CHUNK = 16 << 20
+"""So many gradients of single images are held at a time, as numbers."""
+
+Measurable = nn.Linear | nn.Conv1d | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
+
+def measurable(module: nn.Module) -> dict[str, Measurable]:
+    """The layers whose weights have a curvature here: path -> layer."""
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, Measurable) and isinstance(layer.weight, torch.Tensor)
+    }
+
+
+def diagonal(
+    module: nn.Module,
+    batches: Iterable[torch.Tensor],
+    *,
+    layers: Iterable[str] | None = None,
+    draws: int | None = 1,
+    temperatures: Mapping[float, float] | None = None,
+    generator: torch.Generator | None = None,
+) -> dict[str, torch.Tensor]:
+    """The diagonal for the weight of every measurable layer.
+
+    Args:
+        module: a classifier; it is run in evaluation mode.
+        batches: [B, C, H, W] images.
+        layers: paths of the layers to measure; None: all that are measurable.
+        draws: labels drawn for each image; None: the exact diagonal.
+        temperatures: T -> the share of its loss, the shares adding up to 1; None: the cross-entropy alone, T = 1.
+        generator: of the labels, on the CPU.
+
+    Returns:
+        path of the layer -> a tensor of its weight's shape, the mean over all images.
+    """
+    found = measurable(module)
+    chosen = {name: found[name] for name in (found if layers is None else layers)}
+    totals = {name: torch.zeros_like(layer.weight) for name, layer in chosen.items()}
+    was_training = module.training
+    module.eval()
+    seen = 0
+    with torch.enable_grad():
+        for images in batches:
+            seen += len(images)
+            with _recorded(chosen) as calls:
+                logits = module(images.detach().requires_grad_())
+            outputs = [written for pairs in calls.values() for _, written in pairs]
+            for direction in _directions(logits, draws, temperatures or {1.0: 1.0}, generator):
+                gradients = iter(
+                    torch.autograd.grad(
+                        logits, outputs, direction, retain_graph=True, allow_unused=True
+                    )
+                )
+                for name, pairs in calls.items():
+                    signals = [(read, next(gradients)) for read, _ in pairs]
+                    _add_squares(totals[name], chosen[name], signals)
+    module.train(was_training)
+    with torch.no_grad():
+        return {name: total / max(1, seen) for name, total in totals.items()}
+
+
+def _directions(
+    logits: torch.Tensor,
+    draws: int | None,
+    temperatures: Mapping[float, float],
+    generator: torch.Generator | None,
+) -> Iterator[torch.Tensor]:
+    """[B, K] what to send backward."""
+    shares = torch.tensor(list(temperatures.values()), dtype=torch.float64)
+    chances = torch.stack([(logits.detach() / t).softmax(dim=1) for t in temperatures])  # [T, B, K]
+    if draws is None:
+        for share, of_one in zip(shares.tolist(), chances, strict=True):
+            for label in range(logits.shape[1]):
+                unit = torch.zeros_like(of_one)
+                unit[:, label] = 1
+                yield (share * of_one[:, label : label + 1]).sqrt() * (unit - of_one)
+        return
+    images = torch.arange(len(logits), device=logits.device)
+    for _ in range(draws):
+        which = torch.multinomial(shares, len(logits), replacement=True, generator=generator)
+        drawn = chances[which.to(logits.device), images]  # [B, K]
+        label = torch.multinomial(drawn.cpu(), 1, generator=generator).to(drawn.device)
+        unit = torch.zeros_like(drawn).scatter_(1, label, 1)
+        yield (unit - drawn) / draws**0.5
+
+
+@contextmanager
+def _recorded(layers: Mapping[str, Measurable]) -> Iterator[Inputs]:
+    calls: Inputs = {name: [] for name in layers}
+    handles = []
+    for name, layer in layers.items():
+
+        def keep(_: nn.Module, args: Any, output: torch.Tensor, name: str = name) -> None:
+            calls[name].append((args[0].detach(), output))
+
+        handles.append(layer.register_forward_hook(keep))
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def _add_squares(
+    total: torch.Tensor,
+    layer: Measurable,
+    signals: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
+) -> None:
+    """Adds, over the images, the squares of each image's gradient, which is summed over the layer's calls."""
+    used = [(read, signal) for read, signal in signals if signal is not None]
+    if not used:
+        return
+    if len(used) == 1 and isinstance(layer, nn.Linear) and used[0][0].ndim == 2:
+        read, signal = used[0]
+        total += signal.square().T @ read.square()  # [out, in]: squares of outer products
+        return
+    step = max(1, _CHUNK // max(1, layer.weight.numel()))
+    for start in range(0, len(used[0][0]), step):
+        gradient = sum(
+            _gradients(layer, read[start : start + step], signal[start : start + step])
+            for read, signal in used
+        )
+        assert isinstance(gradient, torch.Tensor)
+        total += gradient.square_().sum(0).view_as(total)
+
+
+def _gradients(layer: Measurable, read: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+    """[B, ...] the gradient of a layer's weight for each image.
+
+    Args:
+        read: [B, ...] its input.
+        signal: [B, ...] the gradient of its output.
+    """
+    if isinstance(layer, nn.Linear):
+        return torch.einsum("b...o,b...i->boi", signal, read)
+    if isinstance(layer, nn.Conv1d | nn.Conv2d):
+        return _conv_gradients(layer, read, signal)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    shape = (1, -1, *[1] * (read.ndim - 2))
+    scale = (layer.running_var + layer.eps).rsqrt()
+    normal = (read - layer.running_mean.view(shape)) * scale.view(shape)
+    return (signal * normal).flatten(2).sum(2) if read.ndim > 2 else signal * normal
+
+
+def _conv_gradients(
+    layer: nn.Conv1d | nn.Conv2d, read: torch.Tensor, signal: torch.Tensor
+) -> torch.Tensor:
+    """[B, out, in / groups * kernel]."""
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    read = pad(read, layer._reversed_padding_repeated_twice, mode=mode)
+    kernel, dilation, stride = layer.kernel_size, layer.dilation, layer.stride
+    if isinstance(layer, nn.Conv1d):
+        read, signal = read.unsqueeze(2), signal.unsqueeze(2)
+        kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
+    windows = unfold(read, kernel, dilation=dilation, stride=stride)  # [B, in * kernel, L]
+    signal = signal.flatten(2)  # [B, out, L]
+    if layer.groups == 1:
+        return signal @ windows.transpose(1, 2)
+    parts = signal.unflatten(1, (layer.groups, -1))
+    windows = windows.unflatten(1, (layer.groups, -1))
+    return (parts @ windows.transpose(2, 3)).flatten(1, 2)

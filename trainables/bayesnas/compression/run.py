@@ -1,0 +1,494 @@
+"""A compression run (Yang 2019, appendix A, algorithm 2): trains a network under the prior, prunes it, and offers what is left at each state.
+
+With a budget every update also takes away what would die next if lambda grew (`saliency`), so that the size falls evenly, by factors, to the
+budget at `REACHED_AT` of the updates, and what a run offers always fits. Once there, nothing is shrunk or pruned any more: within a budget accuracy is
+wanted, not less. Without a budget the prior alone decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from raysearch.architecture import Edits, SearchSpace
+from raysearch.bayesnas.compression import CompressionSettings
+from raysearch.models import build
+from raysearch.models.keep import ChannelRanking
+from trainables.bayesnas import sparse
+from trainables.bayesnas.compression.curvature import diagonal, measurable
+from trainables.bayesnas.compression.groups import make_groups
+from trainables.bayesnas.compression.penalised import PenalisedTraining
+from trainables.bayesnas.compression.places import Places, find_places
+from trainables.bayesnas.compression.prior import GroupPrior
+from trainables.bayesnas.compression.saliency import Unit, group_worth, quadratic_loss, units
+from trainables.bayesnas.compression.structure import Builder, Structure
+from trainables.bayesnas.run import FoundStudent
+from trainables.context import DistillationContext
+from trainables.recipe import Recipe
+from trainables.training import recalibrate
+
+REACHED_AT = 0.6
+"""The share of the updates after which the size is the budget's; the rest is for what then is left to settle."""
+SHRINK_EVERY = 4
+"""Steps between two proximal steps, which then are as much longer."""
+FILLING = 64
+"""So many of the units that were taken last may come back where they fit."""
+_CURVATURE_BATCH = 64
+
+Limits = Mapping[str, float]
+
+
+class CompressionRun:
+    """One compression of the context's teacher; see `trainables.bayesnas.run.Run`.
+
+    Args:
+        context: teacher, data, space.
+        settings: how.
+        lam: lambda of (A-1), the price of a group of weights; with the Hessian in its units, about the loss that one weight must be worth.
+        budget: absolute limits ("params", "macs", "memory"); None: none.
+        seed: of everything random.
+
+    Raises:
+        InvalidArchitecture: the network has no group of weights that could be pruned.
+        BudgetError: no student is within the budget.
+    """
+
+    def __init__(
+        self,
+        context: DistillationContext,
+        settings: CompressionSettings,
+        *,
+        lam: float,
+        budget: Mapping[str, int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.context = context
+        self.settings = settings
+        self.lam = lam
+        self.seed = seed
+        self.space = SearchSpace(
+            context.search_space.teacher, **{**context.space, "budget": dict(budget or {}) or None}
+        )
+        self.limits: dict[str, float] = dict(self.space.limits)
+        self.students: list[FoundStudent] = []
+        self._epochs: list[dict[str, float]] = []
+        self._updates: list[dict[str, Any]] = []
+        self._worth: np.ndarray | None = None
+        self._since = 0.0  # step lengths since the last proximal step; zero between epochs
+        self._training = PenalisedTraining(
+            _start(context, settings, seed),
+            context.device_data,
+            _recipe(settings),
+            after_step=self._after_step,
+            seed=seed,
+        )
+        self._weights = dict(self._training.module.named_parameters())
+        places = find_places(context.search_space.teacher)
+        measured = {f"{path}.weight" for path in measurable(self._training.module)}
+        groups = make_groups(
+            places, settings.conv_groups, settings.linear_groups, measured=measured
+        )
+        self.builder = Builder(context.search_space, places, groups)
+        self.prior = GroupPrior(groups, self._weights, _scale_free(places))
+        self._take(self.builder.whole())
+
+    # The contract of a run
+
+    @property
+    def epochs_done(self) -> int:
+        return self._training.epochs_done
+
+    @property
+    def epochs_target(self) -> int:
+        return self.settings.epochs
+
+    @property
+    def complete(self) -> bool:
+        return self.diverged or self.epochs_done >= self.epochs_target
+
+    @property
+    def diverged(self) -> bool:
+        return self._training.diverged
+
+    @property
+    def history(self) -> dict[str, Any]:
+        return {
+            "kind": "compression",
+            "lam": self.lam,
+            "epochs": self._epochs,
+            "updates": self._updates,
+        }
+
+    def train_epoch(self) -> dict[str, float]:
+        """One epoch; at the end of an interval the state is offered, and the prior updated."""
+        self._training.train_epoch()
+        self._shrink_rest()
+        metrics = self._training.validate()
+        done = self.epochs_done
+        if done % self.settings.interval == 0 and not self.diverged:
+            self._hessian = self._curvature()
+            if self._updates and (not self._arrived or self.complete):  # then it still improves
+                self._offer(metrics)
+            if len(self._updates) < self.settings.updates and not self._arrived:
+                self._update()
+        student = self.context.search_space.apply(self.edits)
+        weights, kept = self._count_weights()
+        found = {
+            **metrics,
+            "num_params": student.num_params,
+            "macs": student.macs,
+            "active_groups": int(self.structure.living.sum()),
+            "density": kept / weights,
+            "entropy": self._mean_entropy(),
+        }
+        self._epochs.append({"epoch": done, **found})
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "training": self._training.state_dict(),
+            "prior": self.prior.state_dict(),
+            "living": torch.from_numpy(self.structure.living),
+            "worth": None if self._worth is None else torch.from_numpy(self._worth),
+            "epochs": list(self._epochs),
+            "updates": list(self._updates),
+            "students": [
+                {
+                    "text": one.text,
+                    "weights": dict(one.weights or {}),
+                    "epoch": one.epoch,
+                    "metrics": dict(one.metrics),
+                }
+                for one in self.students
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._training.load_state_dict(state["training"])
+        self.prior.load_state_dict(state["prior"])
+        self._worth = None if state["worth"] is None else state["worth"].numpy()
+        living = state["living"].numpy()
+        if self._worth is not None:
+            self._take(self.builder.settle(living, self._worth))
+        self._epochs, self._updates = list(state["epochs"]), list(state["updates"])
+        apply = self.context.search_space.apply
+        self.students = [
+            FoundStudent(
+                one["text"], apply(one["text"]), one["weights"], one["epoch"], one["metrics"]
+            )
+            for one in state["students"]
+        ]
+
+    # The state of the pruning
+
+    @property
+    def edits(self) -> Edits:
+        """The student as it stands, within the budget or not."""
+        return self.builder.edits(self.structure)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The network under its masks."""
+        return self._training.module
+
+    def _take(self, structure: Structure) -> None:
+        self.structure = structure
+        self.masks = self.builder.masks(structure, self._weights)
+        self._apply_masks()
+
+    def _apply_masks(self) -> None:
+        with torch.no_grad():
+            for key, mask in self.masks.items():
+                self._weights[key].mul_(mask)
+
+    @property
+    def _arrived(self) -> bool:
+        """Whether a budget was asked for, and is met."""
+        return bool(self.limits) and self._fits(self.structure, self.limits)
+
+    # What happens in a step
+
+    def _after_step(self, step: int, learning_rate: float) -> None:
+        """Keeps what is pruned at zero, and now and then takes the penalty's part of the steps."""
+        self._since += learning_rate / (1 - self.settings.momentum)
+        if (step + 1) % SHRINK_EVERY == 0:
+            self._shrink_rest()
+        else:
+            self._apply_masks()
+
+    def _shrink_rest(self) -> None:
+        length, self._since = self._since, 0.0
+        with torch.no_grad():
+            # before the first update all omega are one
+            if length and self._updates and not self._arrived:
+                self.prior.shrink(
+                    {k: self._weights[k].data for k in self.prior.groups.keys}, length * self.lam
+                )
+            self._apply_masks()
+
+    # What happens at an update
+
+    def _update(self) -> None:
+        settings, groups = self.settings, self.builder.groups
+        keys = groups.keys
+        self.prior.measure(self._weights, {key: self.masks[key] for key in keys})
+        factor = self.lam if settings.scale_hessian else None
+        self.prior.update(self._weights, self._hessian, factor=factor, inner=settings.inner)
+        living = self.structure.living & ~sparse.is_pruned(self.prior.gamma).cpu().numpy()
+        structure = self.builder.settle(living, self._worths())
+        share = min(1.0, (len(self._updates) + 1) / math.ceil(REACHED_AT * settings.updates))
+        if self.limits:
+            structure = self._within(structure, self._interim(share))
+        self._take(structure)
+        self._updates.append({"epoch": self.epochs_done, "layers": self._by_layer()})
+
+    def _curvature(self) -> dict[str, torch.Tensor]:
+        """H of each weight, of the images that the update's number draws."""
+        settings, train = self.settings, self.context.device_data.train
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epochs_done)
+        order = torch.randperm(len(train), generator=generator)[: settings.images].to(train.device)
+        recalibrate(self.module, train, seed=self.seed)
+        batches = (train.take(part) for part in order.split(_CURVATURE_BATCH))
+        if settings.hessian == "recursive":
+            from trainables.bayesnas.compression.recursion import recursive_diagonal
+
+            found = recursive_diagonal(self.module, batches)
+        else:
+            draws = None if settings.hessian == "exact" else 1
+            found = diagonal(
+                self.module,
+                batches,
+                draws=draws,
+                temperatures=_temperatures(self._training.recipe),
+                generator=generator,
+            )
+        return {f"{path}.weight": value for path, value in found.items()}
+
+    def _worths(self) -> np.ndarray:
+        losses = quadratic_loss(self._weights, self._hessian)
+        self._worth = group_worth(self.builder.groups, losses)
+        return self._worth
+
+    # Budgets
+
+    def _interim(self, share: float) -> dict[str, float]:
+        """The limits on the way to the budget, from the teacher's costs (0) to it (1)."""
+        teacher = self.context.search_space.largest()
+        return {
+            metric: self._cost(metric, teacher) ** (1 - share) * limit**share
+            for metric, limit in self.limits.items()
+        }
+
+    def _cost(self, metric: str, edits: Edits) -> float:
+        counts = {
+            "params": self.space.num_params,
+            "macs": self.space.macs,
+            "memory": self.space.memory,
+        }
+        return float(counts[metric](edits)[0])
+
+    def _fits(self, structure: Structure, limits: Limits) -> bool:
+        edits = self.builder.edits(structure)
+        return all(self._cost(metric, edits) <= limit for metric, limit in limits.items())
+
+    def _within(self, structure: Structure, limits: Limits) -> Structure:
+        """Takes away the units of the least price until limits are met; as far as that goes.
+
+        What a unit saves depends on what else is gone, so prices are taken anew after each quarter of the way.
+        """
+        assert self._worth is not None
+        while not self._fits(structure, limits):
+            smaller = self._cut(structure, limits)
+            if smaller.living.sum() >= structure.living.sum():
+                break  # nothing is left to take
+            structure = smaller
+        return structure
+
+    def _cut(self, structure: Structure, limits: Limits) -> Structure:
+        assert self._worth is not None
+        worth = self._worth
+        losses = quadratic_loss(self._weights, self._hessian)
+        masks = self.builder.masks(structure, self._weights)
+        losses = {
+            key: value * masks[key] if key in masks else value for key, value in losses.items()
+        }
+        order = units(
+            self.builder.places, self.builder.groups, structure, losses, self._weight_costs
+        )
+        if not order:
+            return structure
+        half = {
+            metric: max(limit, math.sqrt(limit * self._cost(metric, self.builder.edits(structure))))
+            for metric, limit in limits.items()
+        }
+        close = self._fits_at(structure, limits, 1.05)
+        goal = limits if close else half
+
+        def without(count: int) -> Structure:
+            living = structure.living.copy()
+            if count:
+                living[np.concatenate([unit.groups for unit in order[:count]])] = False
+            return self.builder.settle(living, worth)
+
+        fewest, most = 1, len(order)
+        while fewest < most:
+            middle = (fewest + most) // 2
+            if self._fits(without(middle), goal):
+                most = middle
+            else:
+                fewest = middle + 1
+        found = without(fewest)
+        return self._filled(found, order[:fewest], limits) if close else found
+
+    def _filled(self, structure: Structure, gone: Sequence[Unit], limits: Limits) -> Structure:
+        """Gives back what still fits of what was taken last: widths have grids, and a last step may be a large one."""
+        assert self._worth is not None
+        for unit in gone[: -FILLING - 1 : -1]:
+            living = structure.living.copy()
+            living[unit.groups] = True
+            fuller = self.builder.settle(living, self._worth)
+            if fuller.living.sum() > structure.living.sum() and self._fits(fuller, limits):
+                structure = fuller
+        return structure
+
+    def _fits_at(self, structure: Structure, limits: Limits, slack: float) -> bool:
+        return self._fits(structure, {metric: limit * slack for metric, limit in limits.items()})
+
+    @cached_property
+    def _weight_costs(self) -> dict[str, float]:
+        """Layer -> what one weight takes of the tightest limit: a parameter, or as many MACs as its filter has places."""
+        found: dict[str, float] = {}
+        metrics = list(self.limits) or ["params"]
+        for filters in self.builder.places.filters:
+            layer = filters.layer
+            axis = self.builder.places.architecture.axis(layer.name)
+            places = math.prod(layer.shape) / max(1, layer.shape[axis])
+            found[layer.name] = max(
+                (places if metric == "macs" else 4 if metric == "memory" else 1)
+                / self.limits.get(metric, 1.0)
+                for metric in metrics
+            )
+        return found
+
+    # What is offered
+
+    def _offer(self, metrics: Mapping[str, float]) -> None:
+        """The state as a student; one that is beyond the budget is cut to it."""
+        structure, exact = self.structure, 1.0
+        if self.limits and not self._fits(structure, self.limits):
+            self._worths()
+            structure, exact = self._within(structure, self.limits), 0.0
+        edits = self.builder.edits(structure)
+        if self.limits and not self._fits(structure, self.limits):
+            edits = self.space.repair(self.space.batch([edits]))[0]  # layers must go, too
+        text = str(edits)
+        if any(one.text == text for one in self.students):
+            return
+        student = self.context.search_space.apply(text)
+        weights = self._student_weights(student, structure)
+        found = {key: float(metrics[key]) for key in ("accuracy", "loss")} if exact else {}
+        self.students.append(FoundStudent(text, student, weights, self.epochs_done, found))
+
+    def _student_weights(self, student: Any, structure: Structure) -> dict[str, torch.Tensor]:
+        worth = self._worth if self._worth is not None else np.ones(self.builder.groups.count)
+        ranking = ChannelRanking(
+            self.context.search_space.teacher, self.builder.scores(structure, worth)
+        )
+        state = {key: value.detach() for key, value in self.module.state_dict().items()}
+        for key, mask in self.builder.masks(structure, self._weights).items():
+            state[key] = state[key] * mask
+        built = build(student, inherit_from=state, keep=ranking.keep(student))
+        return {
+            key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for key, value in built.state_dict().items()
+        }
+
+    # What is told
+
+    def _count_weights(self) -> tuple[int, int]:
+        """(weights of the layers with groups, how many of them the masks leave)."""
+        layers = self._weights_by_layer().values()
+        return sum(total for total, _ in layers), max(1, sum(kept for _, kept in layers))
+
+    def _weights_by_layer(self) -> dict[str, tuple[int, int]]:
+        found = {}
+        for filters in self.builder.places.filters:
+            key = filters.layer.params.get("weight", f"{filters.layer.name}.weight")
+            weight = self._weights[key]
+            mask = self.masks[key].expand_as(weight) if key in self.masks else weight
+            found[filters.layer.name] = (weight.numel(), int((mask != 0).sum()))
+        return found
+
+    def _by_layer(self) -> dict[str, dict[str, Any]]:
+        gamma, living = self.prior.gamma.cpu(), torch.from_numpy(self.structure.living)
+        ids: dict[str, list[torch.Tensor]] = {}
+        for member in self.builder.groups.members:
+            ids.setdefault(member.layer, []).append(member.ids.flatten())
+        found: dict[str, dict[str, Any]] = {}
+        for layer, (total, kept) in self._weights_by_layer().items():
+            if layer not in ids:
+                continue
+            own = torch.cat(ids[layer]).unique()
+            quantiles = torch.quantile(gamma[own].double(), torch.linspace(0, 1, 5).double())
+            found[layer] = {
+                "groups": len(own),
+                "active": int(living[own].sum()),
+                "weights": total,
+                "kept": kept,
+                "gamma": quantiles.tolist(),
+            }
+        return found
+
+    def _mean_entropy(self) -> float:
+        living = torch.from_numpy(self.structure.living)
+        gamma = self.prior.gamma.cpu()[living].clamp(*sparse.GAMMA_RANGE)
+        return float(sparse.entropy(gamma).mean()) if len(gamma) else 0.0
+
+
+def _recipe(settings: CompressionSettings) -> Recipe:
+    return Recipe(
+        loss=settings.loss,
+        epochs=settings.epochs,
+        optimizer="sgd",
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=False,
+        weight_decay=settings.weight_decay,
+        batch_size=settings.batch_size,
+        schedule=settings.schedule,
+    )
+
+
+def _start(
+    context: DistillationContext, settings: CompressionSettings, seed: int
+) -> torch.nn.Module:
+    """The network that is compressed."""
+    state = context.teacher_state if settings.start == "teacher" else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(context.search_space.teacher, inherit_from=state)
+
+
+def _temperatures(recipe: Recipe) -> dict[float, float]:
+    """The temperatures at which a recipe's loss looks at the logits, and their shares."""
+    if recipe.loss != "kd":
+        return {1.0: 1.0}
+    return {1.0: recipe.alpha, recipe.temperature: 1 - recipe.alpha}
+
+
+def _scale_free(places: Places) -> dict[str, tuple[int, ...]]:
+    """The parameters whose length BatchNorm takes away: filters before one, each for itself, and the factors of one."""
+    found: dict[str, tuple[int, ...]] = {}
+    for filters in places.filters:
+        if filters.norm is None:
+            continue
+        norm, layer = places.architecture[filters.norm], filters.layer
+        rank = len(layer.param_shapes["weight"])
+        found[layer.params.get("weight", f"{layer.name}.weight")] = tuple(range(1, rank))
+        found[norm.params.get("weight", f"{norm.name}.weight")] = (0,)
+    return found
