@@ -34,9 +34,7 @@ def cell_paths(
     return tuple(path for place, path in enumerate(paths) if place in kept)
 
 
-def kept_in_tree(
-    paths: Sequence[Path], gamma: Sequence[float], *, output: int
-) -> tuple[Path, ...]:
+def kept_in_tree(paths: Sequence[Path], gamma: Sequence[float], *, output: int) -> tuple[Path, ...]:
     """The paths that a tree keeps: those between its root, node 0, and its output whose every operation passes."""
     passing = [path for path, value in zip(paths, gamma, strict=True) if value > PRUNE_BELOW]
     while True:
