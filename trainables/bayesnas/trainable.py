@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import torch
 
 from raysearch.files import write_text
+from raysearch.models import build
 from raysearch.objective import floor_reward
 from trainables.bayesnas.run import FoundStudent, Run
 from trainables.distillation import (
@@ -29,6 +30,7 @@ from trainables.distillation import (
     save_weights,
 )
 from trainables.reports import peak_memory_bytes
+from trainables.training import evaluate_batches, recalibrate
 
 STAGE = "runs"
 DEFAULT_LAMBDA = 0.01
@@ -42,7 +44,8 @@ class RunTrainable(DistillationTrainable):
     `stage` ("runs" or none), `architecture` (not looked at: a run is of the teacher), `timeout_s`.
     Each result holds what `DistillationTrainable` reports, of the student as it stands, `lam`, whatever else the engine measures
     (`active_groups`, `active_switches`, `entropy`, ...), `num_students` and `students`: of each student found so far `architecture`,
-    `architecture_id`, `epoch`, `num_params`, `macs`, `accuracy`, `loss`, and `reward`, which is the objective of these.
+    `architecture_id`, `epoch`, `num_params`, `macs`, and, where it comes with weights or was measured by the run, `accuracy`, `loss` and `reward`,
+    the objective of these.
     A checkpoint that is loaded under another `lam` continues the same weights with the new one, so that PopulationBasedTraining can change it.
     """
 
@@ -193,10 +196,11 @@ class RunTrainable(DistillationTrainable):
     def _entry(self, student: FoundStudent) -> dict[str, Any]:
         """A found student, JSON-native."""
         architecture = student.architecture
+        known = student.metrics if "loss" in student.metrics else self._validated(student)
         measured = {
             key: float(value)
             for key in ("accuracy", "loss")
-            if (value := student.metrics.get(key)) is not None and math.isfinite(value)
+            if (value := known.get(key)) is not None and math.isfinite(value)
         }
         if len(measured) == 2:
             measured["reward"] = self._objective(measured, architecture.num_params)
@@ -208,6 +212,17 @@ class RunTrainable(DistillationTrainable):
             "macs": architecture.macs,
             **measured,
         }
+
+    def _validated(self, student: FoundStudent) -> dict[str, float]:
+        """What a student with the weights of its run is worth untrained, BatchNorm re-calibrated; nothing where it has none."""
+        if student.weights is None:
+            return {}
+        data = self._context.device_data
+        with torch.random.fork_rng(devices=[]):
+            module = build(student.architecture, inherit_from=student.weights)
+        module = module.to(self._context.device)
+        recalibrate(module, data.train, seed=self._context.seed)
+        return evaluate_batches(module, data.validation)
 
     def _keep_history(self, run: Run) -> None:
         """Leaves the history for the report."""

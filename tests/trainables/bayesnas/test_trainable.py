@@ -18,8 +18,9 @@ from raysearch.cluster import TrialResources
 from raysearch.models import build
 from raysearch.objective import Measurement, f_reward
 from raysearch.teaching import make_context
-from tests.trainables.bayesnas.tiny import TinyTrainable
+from tests.trainables.bayesnas.tiny import TinyRun, TinyTrainable
 from trainables import DistillationTrainable
+from trainables.training import evaluate_batches, recalibrate
 
 REPORTED = {
     "reward",
@@ -105,6 +106,27 @@ def test_each_result_holds_what_schedulers_loggers_and_the_method_need(context, 
         )
         assert student["epoch"] == 2 * number
     assert json.loads(json.dumps(whole[-1]["students"])) == whole[-1]["students"]
+
+
+def test_a_student_that_its_run_did_not_measure_is_measured(context, problem, monkeypatch):
+    """Its accuracy is that of the network which its weights make, BatchNorm re-calibrated."""
+    train = TinyRun.train_epoch
+
+    def silent(self):
+        found = train(self)
+        self.students = [dataclasses.replace(one, metrics={}) for one in self.students]
+        return found
+
+    monkeypatch.setattr(TinyRun, "train_epoch", silent)
+    run = trial(context, lam=0.05)
+    run.train()
+    found = run.train()["students"][0]
+    student = run._run.students[0]
+    module = build(student.architecture, inherit_from=student.weights)
+    recalibrate(module, context.device_data.train, seed=context.seed)
+    measured = evaluate_batches(module, context.device_data.validation)
+    assert (found["accuracy"], found["loss"]) == (measured["accuracy"], measured["loss"])
+    assert found["reward"] < 1
 
 
 def test_lambda_alone_is_enough_and_settings_come_from_the_trial_before_the_context(context):
