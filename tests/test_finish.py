@@ -103,6 +103,7 @@ def test_the_end_without_a_student_says_why(tmp_path):
     def log(*reasons):
         return SimpleNamespace(log=SimpleNamespace(records=[{"reason": r} for r in reasons] + [{}]))
 
-    plan = SimpleNamespace(finalists=[], search=log("out of memory"), finish=log("not finite"))
+    logs = {"search": log("out of memory"), "finish": log("not finite")}
+    plan = SimpleNamespace(finalists=[], runs=None, **logs)
     with pytest.raises(RunError, match="not finite; out of memory"):
         conclude(None, RunFiles(tmp_path), plan, lambda module, part: {})  # type: ignore[arg-type]

@@ -31,6 +31,8 @@ PRUNE_BELOW = 1 / (2 * math.pi * math.e)
 LEAST = 1e-6
 """Prior variances are drawn from here on: pruned ones are zero, which a logarithm does not show."""
 LINES = ("-", "--", "-.", ":")
+MAX_NAMED = 24
+"""Layers that a legend names."""
 MAX_LAYERS = 40
 """Layers in a figure; of more the smallest are left out."""
 
@@ -205,8 +207,8 @@ def gamma_figure(history: Json) -> Html | None:
                 at, values[:, 1], values[:, 3], color=style["color"], alpha=0.12, linewidth=0
             )
         _threshold(axes)
-        if len(curves) <= NUM_METHODS:
-            axes.legend(loc="best", ncols=2)
+        if len(curves) <= MAX_NAMED:
+            axes.legend(loc="lower left", ncols=3, fontsize=6.5, handlelength=1.8)
 
     ends = ", ".join(f"{layer} {curve[-1][1][2]:.2g}" for layer, curve in curves.items())
     drawing = draw("bayesnas-gamma", plot, alt=f"Median prior variance at the last update: {ends}.")
