@@ -329,32 +329,26 @@ class CompressionRun:
         close = self._fits_at(structure, limits, 1.05)
         goal = limits if close else half
 
-        def without(count: int) -> Structure:
+        def without(gone: Sequence[Unit]) -> Structure:
             living = structure.living.copy()
-            if count:
-                living[np.concatenate([unit.groups for unit in order[:count]])] = False
+            if gone:
+                living[np.concatenate([unit.groups for unit in gone])] = False
             return self.builder.settle(living, worth)
 
         fewest, most = 1, len(order)
         while fewest < most:
             middle = (fewest + most) // 2
-            if self._fits(without(middle), goal):
+            if self._fits(without(order[:middle]), goal):
                 most = middle
             else:
                 fewest = middle + 1
-        found = without(fewest)
-        return self._filled(found, order[:fewest], limits) if close else found
-
-    def _filled(self, structure: Structure, gone: Sequence[Unit], limits: Limits) -> Structure:
-        """Gives back what still fits of what was taken last: widths have grids, and a last step may be a large one."""
-        assert self._worth is not None
-        for unit in gone[: -FILLING - 1 : -1]:
-            living = structure.living.copy()
-            living[unit.groups] = True
-            fuller = self.builder.settle(living, self._worth)
-            if fuller.living.sum() > structure.living.sum() and self._fits(fuller, limits):
-                structure = fuller
-        return structure
+        gone = list(order[:fewest])
+        # widths have grids, and a last step may be a large one: what still fits comes back
+        for unit in gone[: -FILLING - 1 : -1] if close else ():
+            others = [one for one in gone if one is not unit]
+            if self._fits(without(others), limits):
+                gone = others
+        return without(gone)
 
     def _fits_at(self, structure: Structure, limits: Limits, slack: float) -> bool:
         return self._fits(structure, {metric: limit * slack for metric, limit in limits.items()})
