@@ -27,7 +27,8 @@ Inputs = dict[str, list[tuple[torch.Tensor, torch.Tensor]]]
 _CHUNK = 16 << 20
 """So many gradients of single images are held at a time, as numbers."""
 
-Measurable = nn.Linear | nn.Conv1d | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+Measurable = nn.Linear | nn.Conv1d | nn.Conv2d | Norm
 
 
 def measurable(module: nn.Module) -> dict[str, Measurable]:
@@ -163,19 +164,24 @@ def _gradients(layer: Measurable, read: torch.Tensor, signal: torch.Tensor) -> t
     if isinstance(layer, nn.Linear):
         return torch.einsum("b...o,b...i->boi", signal, read)
     if isinstance(layer, nn.Conv1d | nn.Conv2d):
-        return _conv_gradients(layer, read, signal)
+        return conv_gradients(layer, read, signal)
+    normal = normalised(layer, read)
+    return (signal * normal).flatten(2).sum(2) if read.ndim > 2 else signal * normal
+
+
+def normalised(layer: Norm, read: torch.Tensor) -> torch.Tensor:
+    """What BatchNorm in evaluation mode makes of its input before its factors and offsets."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
     shape = (1, -1, *[1] * (read.ndim - 2))
     scale = (layer.running_var + layer.eps).rsqrt()
-    normal = (read - layer.running_mean.view(shape)) * scale.view(shape)
-    return (signal * normal).flatten(2).sum(2) if read.ndim > 2 else signal * normal
+    return (read - layer.running_mean.view(shape)) * scale.view(shape)
 
 
-def _conv_gradients(
+def conv_gradients(
     layer: nn.Conv1d | nn.Conv2d, read: torch.Tensor, signal: torch.Tensor
 ) -> torch.Tensor:
-    """[B, out, in / groups * kernel]."""
+    """[B, out, in / groups * kernel] the sums over places of signal times what the kernel sees there."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     read = pad(read, layer._reversed_padding_repeated_twice, mode=mode)
     kernel, dilation, stride = layer.kernel_size, layer.dilation, layer.stride

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import fx
 
 from raysearch.architecture import Edits, SearchSpace
 from raysearch.bayesnas.compression import CompressionSettings
@@ -25,6 +26,7 @@ from trainables.bayesnas.compression.groups import make_groups
 from trainables.bayesnas.compression.penalised import PenalisedTraining
 from trainables.bayesnas.compression.places import Places, find_places
 from trainables.bayesnas.compression.prior import GroupPrior
+from trainables.bayesnas.compression.recursion import recursive_diagonal
 from trainables.bayesnas.compression.saliency import Unit, group_worth, quadratic_loss, units
 from trainables.bayesnas.compression.structure import Builder, Structure
 from trainables.bayesnas.run import FoundStudent
@@ -192,9 +194,11 @@ class CompressionRun:
         return self.builder.edits(self.structure)
 
     @property
-    def module(self) -> torch.nn.Module:
+    def module(self) -> fx.GraphModule:
         """The network under its masks."""
-        return self._training.module
+        module = self._training.module
+        assert isinstance(module, fx.GraphModule)  # `build` makes no other
+        return module
 
     def _take(self, structure: Structure) -> None:
         self.structure = structure
@@ -224,8 +228,8 @@ class CompressionRun:
     def _shrink_rest(self) -> None:
         length, self._since = self._since, 0.0
         with torch.no_grad():
-            # before the first update all omega are one
-            if length and self._updates and not self._arrived:
+            # before the first update all omega are one; after the last what is left recovers
+            if length and 0 < len(self._updates) < self.settings.updates and not self._arrived:
                 self.prior.shrink(
                     {k: self._weights[k].data for k in self.prior.groups.keys}, length * self.lam
                 )
@@ -253,11 +257,11 @@ class CompressionRun:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epochs_done)
         order = torch.randperm(len(train), generator=generator)[: settings.images].to(train.device)
         recalibrate(self.module, train, seed=self.seed)
-        batches = (train.take(part) for part in order.split(_CURVATURE_BATCH))
+        parts = order.split(_CURVATURE_BATCH)
+        batches = (train.take(part) for part in parts)
         if settings.hessian == "recursive":
-            from trainables.bayesnas.compression.recursion import recursive_diagonal
-
-            found = recursive_diagonal(self.module, batches)
+            labelled = ((train.take(part), train.labels[part]) for part in parts)
+            found = recursive_diagonal(self.module, labelled)
         else:
             draws = None if settings.hessian == "exact" else 1
             found = diagonal(
@@ -329,32 +333,26 @@ class CompressionRun:
         close = self._fits_at(structure, limits, 1.05)
         goal = limits if close else half
 
-        def without(count: int) -> Structure:
+        def without(gone: Sequence[Unit]) -> Structure:
             living = structure.living.copy()
-            if count:
-                living[np.concatenate([unit.groups for unit in order[:count]])] = False
+            if gone:
+                living[np.concatenate([unit.groups for unit in gone])] = False
             return self.builder.settle(living, worth)
 
         fewest, most = 1, len(order)
         while fewest < most:
             middle = (fewest + most) // 2
-            if self._fits(without(middle), goal):
+            if self._fits(without(order[:middle]), goal):
                 most = middle
             else:
                 fewest = middle + 1
-        found = without(fewest)
-        return self._filled(found, order[:fewest], limits) if close else found
-
-    def _filled(self, structure: Structure, gone: Sequence[Unit], limits: Limits) -> Structure:
-        """Gives back what still fits of what was taken last: widths have grids, and a last step may be a large one."""
-        assert self._worth is not None
-        for unit in gone[: -FILLING - 1 : -1]:
-            living = structure.living.copy()
-            living[unit.groups] = True
-            fuller = self.builder.settle(living, self._worth)
-            if fuller.living.sum() > structure.living.sum() and self._fits(fuller, limits):
-                structure = fuller
-        return structure
+        gone = list(order[:fewest])
+        # widths have grids, and a last step may be a large one: what still fits comes back
+        for unit in gone[: -FILLING - 1 : -1] if close else ():
+            others = [one for one in gone if one is not unit]
+            if self._fits(without(others), limits):
+                gone = others
+        return without(gone)
 
     def _fits_at(self, structure: Structure, limits: Limits, slack: float) -> bool:
         return self._fits(structure, {metric: limit * slack for metric, limit in limits.items()})
