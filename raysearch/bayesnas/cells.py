@@ -36,15 +36,17 @@ class SuperNetSettings:
         student_channels, student_cells: of the derived network without a budget. With one, the channels are the most that fit, and
             the cells are fewer where even `min_channels` are too many.
         min_channels: the least C of a derived network.
-        max_paths: the most paths into a node of a derived cell, those with the largest gamma; None: all that are not pruned, as in
-            the thesis.
+        max_paths: the most paths into a node of a derived cell, those with the largest gamma; None: all that are not pruned. A person
+            who picks a cell from gamma, as in the thesis, takes few; the super-network itself keeps what is not pruned.
         blocks: proxyless: bottleneck blocks in each of the three stages.
         alpha: proxyless: how many channels the widths grow by over all blocks.
         width: proxyless: channels of the stem.
         groups: proxyless: of the trees' 3x3 convolutions.
-        batch_size, lr, momentum, weight_decay, clip_norm: SGD of the weights and, without decay or clipping, of the switches.
-            clip_norm: the longest gradient of the weights; 0: no limit.
-        schedule: of the learning rate over the run: "cosine" to zero or "constant"; faithful runs keep it constant.
+        batch_size, lr, momentum, weight_decay, clip_norm: SGD of the weights and, without decay, of the switches.
+            clip_norm: the longest gradient of the weights, and of the switches; 0: no limit. Without one the switches of a small
+            network run away.
+        schedule: of the weights' learning rate over the run: "cosine" to zero or "constant"; faithful runs keep it constant. That
+            of the switches is constant.
         hessian: "ggn" (unbiased: `probes` random signs a sample), "exact" (the same matrix's exact diagonal, one backward pass a class)
             or "recursive" (the thesis's diagonal recursion, clamped at zero).
         probes: backward passes of "ggn".
@@ -59,9 +61,9 @@ class SuperNetSettings:
     channels: int = 8
     num_cells: int = 3
     student_channels: int = 16
-    student_cells: int = 8
+    student_cells: int = 5
     min_channels: int = 4
-    max_paths: int | None = None
+    max_paths: int | None = 4
     blocks: int = 2
     alpha: int = 24
     width: int = 16
@@ -70,7 +72,7 @@ class SuperNetSettings:
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    clip_norm: float = 5.0
+    clip_norm: float = 1.0
     schedule: Schedule = "cosine"
     hessian: Hessian = "ggn"
     probes: int = 2

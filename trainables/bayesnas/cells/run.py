@@ -206,7 +206,10 @@ class SuperNetRun:
         self._optimizer.step()
         if learns_switches:
             assert weights.grad is not None
-            self.switches.step(weights.grad, lr=lr, momentum=self.settings.momentum, lam=self.lam)
+            if self.settings.clip_norm:
+                nn.utils.clip_grad_norm_([weights], self.settings.clip_norm)
+            momentum = self.settings.momentum
+            self.switches.step(weights.grad, lr=self.settings.lr, momentum=momentum, lam=self.lam)
         return loss.detach()
 
     def _update(self, seen: list[torch.Tensor], generator: torch.Generator) -> None:
