@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from raysearch.errors import ConfigError
 
 HessianName = Literal["ggn", "exact", "recursive"]
+PruneName = Literal["fixed_point", "entropy"]
 StartName = Literal["teacher", "fresh"]
 LossName = Literal["ce", "kd"]
 ScheduleName = Literal["one_cycle", "cosine", "constant"]
@@ -37,6 +38,9 @@ class CompressionSettings:
         images: how many training images the Hessian is averaged over.
         scale_hessian: divide it by lambda, as the public code does; False: the thesis's text.
         inner: iterations of gamma and omega at each update; 1 is the algorithm as printed, more of them come near its fixed point at once.
+        prune: "fixed_point": groups whose mean H w^2 is below 4 lambda, where the iteration would end at zero (for E = h (w - m)^2 / 2 its fixed point
+            solves w^2 - m w + lambda / h = 0), channels by all the weights that go with them; lambda rises by factors of ten, from a hundredth, over the
+            updates. "entropy": groups whose gamma is at most 1 / (2 pi e), as in the thesis; lambda is what it is from the first update on.
         start: "teacher": its weights; "fresh": an initialisation of its own.
         loss: "ce": the labels' cross-entropy; "kd": distillation, as trials of the search do by default.
         lr, momentum, weight_decay, batch_size, schedule: of stochastic gradient descent, over the whole run.
@@ -50,6 +54,7 @@ class CompressionSettings:
     images: int = 2048
     scale_hessian: bool = True
     inner: int = 10
+    prune: PruneName = "fixed_point"
     start: StartName = "teacher"
     loss: LossName = "kd"
     lr: float = 0.05
@@ -69,6 +74,7 @@ class CompressionSettings:
             raise _wrong("conv_groups", [], f"some of {', '.join(CONV_GROUPS)}")
         for name, kind in (
             ("hessian", HessianName),
+            ("prune", PruneName),
             ("start", StartName),
             ("loss", LossName),
             ("schedule", ScheduleName),

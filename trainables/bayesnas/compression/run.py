@@ -22,7 +22,7 @@ from raysearch.models import build
 from raysearch.models.keep import ChannelRanking
 from trainables.bayesnas import sparse
 from trainables.bayesnas.compression.curvature import diagonal, measurable
-from trainables.bayesnas.compression.groups import make_groups
+from trainables.bayesnas.compression.groups import NO_GROUP, make_groups
 from trainables.bayesnas.compression.penalised import PenalisedTraining
 from trainables.bayesnas.compression.places import Places, find_places
 from trainables.bayesnas.compression.prior import GroupPrior
@@ -38,6 +38,8 @@ REACHED_AT = 0.6
 """The share of the updates after which the size is the budget's; the rest is for what then is left to settle."""
 SHRINK_EVERY = 4
 """Steps between two proximal steps, which then are as much longer."""
+RAMP = 0.01
+"""What lambda begins with where it rises."""
 FILLING = 64
 """So many of the units that were taken last may come back where they fit."""
 _CURVATURE_BATCH = 64
@@ -241,15 +243,44 @@ class CompressionRun:
         settings, groups = self.settings, self.builder.groups
         keys = groups.keys
         self.prior.measure(self._weights, {key: self.masks[key] for key in keys})
-        factor = self.lam if settings.scale_hessian else None
+        factor = self._lam_now if settings.scale_hessian else None
         self.prior.update(self._weights, self._hessian, factor=factor, inner=settings.inner)
-        living = self.structure.living & ~sparse.is_pruned(self.prior.gamma).cpu().numpy()
-        structure = self.builder.settle(living, self._worths())
+        worth = self._worths()
+        if settings.prune == "entropy":
+            dead = sparse.is_pruned(self.prior.gamma).cpu().numpy()
+        else:
+            dead = self._dead_in_the_end(worth)
+        structure = self.builder.settle(self.structure.living & ~dead, worth)
         share = min(1.0, (len(self._updates) + 1) / math.ceil(REACHED_AT * settings.updates))
         if self.limits:
             structure = self._within(structure, self._interim(share))
         self._take(structure)
         self._updates.append({"epoch": self.epochs_done, "layers": self._by_layer()})
+
+    @property
+    def _lam_now(self) -> float:
+        """lambda at the next update, and in the interval before it."""
+        updates = self.settings.updates
+        if self.settings.prune == "entropy" or updates == 1:
+            return self.lam
+        left = 1 - min(len(self._updates), updates - 1) / (updates - 1)
+        return self.lam * RAMP**left
+
+    def _dead_in_the_end(self, worth: np.ndarray) -> np.ndarray:
+        """[G] the groups that the iteration would bring to zero at this lambda, see `CompressionSettings.prune`."""
+        groups, lam = self.builder.groups, self._lam_now
+        living = groups.sums(
+            {key: self.masks[key].expand_as(self._weights[key]).contiguous() for key in groups.keys}
+        )
+        sizes = np.maximum(living.cpu().numpy(), 1)
+        dead = worth / sizes < 2 * lam
+        dead[groups.filter_group[groups.filter_group != NO_GROUP]] = False
+        each = {filters.layer.name: 1.0 for filters in self.builder.places.filters}
+        losses = quadratic_loss(self._weights, self._hessian)
+        for unit in units(self.builder.places, groups, self.structure, losses, each):
+            if unit.price < 2 * lam:
+                dead[unit.groups] = True
+        return dead
 
     def _curvature(self) -> dict[str, torch.Tensor]:
         """H of each weight, of the images that the update's number draws."""

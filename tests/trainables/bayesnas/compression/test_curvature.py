@@ -83,7 +83,7 @@ def test_the_curvature_leaves_mode_and_weights_alone(net: nn.Module) -> None:
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-def _hessian_diagonal(module: nn.Module, images, labels, name: str) -> torch.Tensor:  # noqa: ANN001 - tensors
+def _hessian_diagonal(module: nn.Module, images, labels, name: str) -> torch.Tensor:
     parameters = {key: value.detach() for key, value in module.named_parameters()}
 
     def loss(weight: torch.Tensor) -> torch.Tensor:
