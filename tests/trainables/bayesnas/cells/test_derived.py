@@ -177,7 +177,7 @@ def test_the_cell_that_is_derived() -> None:
 
 def test_branches_of_a_tree_without_root_or_leaves_go() -> None:
     paths = tree_paths()
-    gamma = {path: 0.0 for path in paths}
+    gamma = dict.fromkeys(paths, 0.0)
     gamma[Path(0, 1, "conv_3x3")] = 1.0  # no leaf
     gamma[Path(2, 4, "identity")] = 1.0  # no root
     assert kept_in_tree(paths, list(gamma.values()), output=OUTPUT) == ()
