@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 import raysearch
+import trainables
 from raysearch import load_config, prepare
 from raysearch.errors import ConfigError
+from raysearch.trials import trainable_of
+from searchers.registry import resolve
 from tests.trainables.bayesnas import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,3 +163,13 @@ def _module():
     from types import SimpleNamespace
 
     return SimpleNamespace(Lost=Lost, Other=Other)
+
+
+def test_methods_name_the_trainable_of_their_trials():
+    expected = {
+        "gp": trainables.DistillationTrainable,
+        "bayes_compression": trainables.BayesCompressionTrainable,
+        "bayes_nas": trainables.BayesNASTrainable,
+        f"{tiny.HERE}:TinyAlgorithm": tiny.TinyTrainable,
+    }
+    assert {name: trainable_of(resolve(name)) for name in expected} == expected

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from raysearch.errors import ConfigError
 from raysearch.files import write_text
 from raysearch.models import build
 from raysearch.objective import floor_reward
@@ -120,6 +121,8 @@ class RunTrainable(DistillationTrainable):
             state: of a checkpoint, which wins over a partial file.
         """
         context = self._context
+        if not 0 < self.lam < math.inf:
+            raise ConfigError(f"lam is {self.lam!r}: a run wants a finite number above 0")
         settings = load(self.settings_class).from_dict(self.settings)
         run: Run = load(self.engine)(
             context,
@@ -136,6 +139,7 @@ class RunTrainable(DistillationTrainable):
         if state:
             run.load_state_dict(state["run"])
             self._points = [dict(point) for point in state["points"]]
+            self._kept = dict(enumerate(state["kept"]))
             self._seconds, self._cpu_seconds = state["seconds"], state["cpu_seconds"]
         self._run = run
         return run
@@ -160,6 +164,7 @@ class RunTrainable(DistillationTrainable):
         return {
             "run": self._run.state_dict(),
             "points": self._points,
+            "kept": list(self._kept.values()),
             "lam": self.lam,
             "settings": self._told,
             "seconds": self._seconds,
@@ -303,8 +308,7 @@ class RunTrainable(DistillationTrainable):
         state = torch.load(Path(checkpoint) / "training.pt", weights_only=True)
         self._forget()
         if state:
-            run = self._begin_run(state)
-            self._keep_students(run)
+            self._begin_run(state)
 
 
 class BayesCompressionTrainable(RunTrainable):

@@ -269,6 +269,13 @@ def test_settings_that_are_refused_are_a_result(context):
     assert "search.options.lr" in result["reason"]
 
 
+@pytest.mark.parametrize("lam", [0, -0.1, math.inf, math.nan])
+def test_a_lambda_that_is_none_is_a_result(context, lam):
+    result = trial(context, lam=lam).train()
+    assert (result["status"], result["done"]) == ("invalid", True)
+    assert f"lam is {float(lam)!r}" in result["reason"]
+
+
 def test_a_budget_holds_for_every_student(context):
     limit = context.search_space.teacher.num_params // 20
     run = trial(dataclasses.replace(context, limits={"params": limit}), lam=0.001)
