@@ -72,7 +72,9 @@ class Builder:
             assert columns is not None
             there = kept[columns]
             if self._gathers(name) and not read[there].all():
-                inputs[name] = self._some(name, read & there, there, living, worth)
+                some = self._some(name, read & there, there, living, worth)
+                if (some < there).any():
+                    inputs[name] = some
         return Structure(living, kept, inputs)
 
     def lost(self, living: np.ndarray) -> np.ndarray:
