@@ -75,7 +75,9 @@ class DataConfig(_Section):
         None
     )
     validation: PositiveInt | PositiveNumber = 0.15
-    augment: Literal["auto", "none", "crop", "flip", "flip_crop"] = "auto"
+    augment: Literal[
+        "auto", "none", "crop", "flip", "flip_crop", "crop_cutout", "flip_crop_cutout"
+    ] = "auto"
     seed: Seed | None = None
 
 

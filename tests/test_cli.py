@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from raysearch import resume
 from raysearch.models import load_teacher
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -314,12 +315,15 @@ def wait_for_lines(process, log, count):
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-def test_a_run_that_is_killed_or_interrupted_continues(folder, environment, sent, status):
+def test_a_run_that_is_killed_or_interrupted_continues(
+    folder, environment, sent, status, ray_cluster
+):
+    """By the command line after the one, in this process, which is cheaper, after the other."""
     run = folder / "runs" / "cut"
     log = run / "observations.jsonl"
-    arguments = ["run", *SMALL, "search.trials=8", "baselines=[uniform]", "run.name=cut"]
+    arguments = ["run", *SMALL, "search.trials=6", "baselines=[uniform]", "run.name=cut"]
     process = start(arguments, folder, environment)
-    wait_for_lines(process, log, 3)
+    wait_for_lines(process, log, 2)
     os.kill(process.pid, sent)
     _, errors = process.communicate()
     assert process.returncode == status
@@ -329,12 +333,15 @@ def test_a_run_that_is_killed_or_interrupted_continues(folder, environment, sent
     whole = before[: before.rfind(b"\n") + 1]
     assert not (run / "report.html").exists()
 
-    done = raysearch("resume", str(run), cwd=folder, environment=environment)
-    assert done.returncode == 0, done.stderr
+    if sent == signal.SIGKILL:
+        done = raysearch("resume", str(run), cwd=folder, environment=environment)
+        assert done.returncode == 0, done.stderr
+    else:
+        resume(run, progress=False)
     assert log.read_bytes().startswith(whole)
     records = [json.loads(line) for line in log.read_text().splitlines()]
-    assert len(records) == 8
-    assert len({record["architecture_id"] for record in records}) == 8
+    assert len(records) == 6
+    assert len({record["architecture_id"] for record in records}) == 6
     assert (run / "report.html").stat().st_size > 0
     summary = json.loads((run / "summary.json").read_text())
-    assert sum(summary["trials"].values()) == 8
+    assert sum(summary["trials"].values()) == 6

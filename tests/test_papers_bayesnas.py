@@ -85,7 +85,7 @@ def test_the_thesis_s_schedule_and_groups_stand_in_each_compression(name):
     assert (options["updates"], options["interval"], options["inner"]) == (10, 10, 1)
     assert set(options["conv_groups"]) == {"shape", "filter"}
     assert set(options["linear_groups"]) == {"row", "column"}
-    assert options["start"] == "teacher"
+    assert (options["prune"], options["start"]) == ("entropy", "teacher")
 
 
 @pytest.mark.parametrize(("name", "batch"), [("bayesnas_cells", 18), ("bayesnas_proxyless", 32)])

@@ -1,4 +1,4 @@
-"""Augmentation as data: a view of an image is a shift and a flip, stored in three int8 numbers.
+"""Augmentation as data: a view of an image is a shift, a flip and perhaps a hole, stored in three or five int8 numbers.
 
 The teacher's logits are cached for a fixed set of views, and the students train on the same views. Storing a view's parameters, not
 its pixels, keeps every image once; teacher and students see bit-identical pixels because both go through `apply_views`.
@@ -14,7 +14,9 @@ from torch.nn.functional import pad as pad_images
 
 from raysearch.errors import ConfigError
 
-AUGMENTATIONS = ("none", "crop", "flip", "flip_crop")
+AUGMENTATIONS = ("none", "crop", "flip", "flip_crop", "crop_cutout", "flip_crop_cutout")
+HOLE_UNITS = 128
+"""An image's side in the units of a hole's centre."""
 _MIN_CROP_SIDE = 16  # the user's own small images may be anything: they are left alone
 
 
@@ -23,7 +25,8 @@ class Views:
     """A fixed set of views of N images.
 
     Attributes:
-        shifts: [V, N, 3] int8: (rows down, columns right, flip 0 or 1); view 0 is the image itself.
+        shifts: [V, N, 3] int8: (rows down, columns right, flip 0 or 1), or [V, N, 5] with the centre of a hole, in 1/128 of the image's
+            height and width, or (-1, -1) for none; view 0 is the image itself.
         pad: the largest shift; what moves in from outside is zero.
     """
 
@@ -68,7 +71,7 @@ def make_views(
         augment: one of AUGMENTATIONS.
         shape: (C, H, W).
     """
-    crop, flip = "crop" in augment, "flip" in augment
+    crop, flip, cutout = "crop" in augment, "flip" in augment, "cutout" in augment
     num_views = num_views if crop or flip else 1
     pad = crop_pad(shape) if crop else 0
     rng = np.random.default_rng(seed)
@@ -76,6 +79,10 @@ def make_views(
     shifts[1:, :, :2] = rng.integers(-pad, pad + 1, (num_views - 1, num_images, 2), dtype=np.int8)
     if flip:
         shifts[1:, :, 2] = rng.integers(0, 2, (num_views - 1, num_images), dtype=np.int8)
+    if cutout:
+        holes = np.full((num_views, num_images, 2), -1, np.int8)
+        holes[1:] = rng.integers(0, HOLE_UNITS, (num_views - 1, num_images, 2), dtype=np.int8)
+        shifts = np.concatenate([shifts, holes], axis=2)  # [V, N, 5]
     return Views(shifts, pad)
 
 
@@ -84,7 +91,7 @@ def apply_views(images: torch.Tensor, shifts: torch.Tensor, pad: int) -> torch.T
 
     Args:
         images: [B, C, H, W], any type.
-        shifts: [B, 3] int8 or wider, |shift| <= pad.
+        shifts: [B, 3] or, with holes, [B, 5], int8 or wider, |shift| <= pad.
     """
     if pad:
         height, width = images.shape[2:]
@@ -96,4 +103,25 @@ def apply_views(images: torch.Tensor, shifts: torch.Tensor, pad: int) -> torch.T
         starts = pad - shifts[:, :2].long()
         images = windows[rows, :, starts[:, 0], starts[:, 1]]  # [B, C, H, W]
     flips = shifts[:, 2].bool()[:, None, None, None]
-    return torch.where(flips, images.flip(3), images)
+    images = torch.where(flips, images.flip(3), images)
+    return _cut_out(images, shifts[:, 3:].long()) if shifts.shape[1] > 3 else images
+
+
+def _cut_out(images: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Puts zeros into a square of half the shorter side around each centre, cut off at the borders (DeVries and Taylor, 2017).
+
+    The zeros are of the pixels, as those that a crop moves in, not of the normalised image.
+
+    Args:
+        images: [B, C, H, W].
+        centres: [B, 2] rows and columns in 1/HOLE_UNITS of H and W; negative: no hole.
+    """
+    side = max(1, min(images.shape[2:]) // 2)
+    inside = []
+    for axis in (2, 3):
+        length = images.shape[axis]
+        start = centres[:, axis - 2] * length // HOLE_UNITS - side // 2  # [B]
+        offset = torch.arange(length, device=images.device) - start[:, None]  # [B, length]
+        inside.append((offset >= 0) & (offset < side) & (centres[:, axis - 2, None] >= 0))
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]  # [B, 1, H, W]
+    return images.masked_fill(hole, 0)

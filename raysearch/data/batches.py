@@ -30,7 +30,7 @@ class DeviceBatches:
     Attributes:
         images: [N, C, H, W] uint8 or float32; on the CPU the caller's own memory.
         labels: [N] int64.
-        shifts: [V, N, 3] int8, the fixed views, or None.
+        shifts: [V, N, 3 or 5] int8, the fixed views (`Views`), or None.
     """
 
     def __init__(

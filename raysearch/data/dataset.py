@@ -81,7 +81,7 @@ class DataSet:
         classes: the names of the classes, in the order of their labels.
         preprocessing: computed on the training part only.
         train, validation, test: disjoint; whatever selects looks at validation, test is touched once.
-        augment: "none", "crop", "flip" or "flip_crop".
+        augment: one of `augment.AUGMENTATIONS`.
         notes: sentences that a report should repeat (a test part that we split off, a class without images).
         hash: content hash of pixels, labels, parts and settings.
     """

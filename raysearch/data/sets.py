@@ -55,7 +55,7 @@ def load_data(
         mode: None (as stored), "L" or "RGB".
         resize: None (as stored), a side in pixels, or (height, width).
         validation: the share of the training part held out, or a number of rows; ignored where the source brings its own.
-        augment: "auto", "none", "crop", "flip" or "flip_crop".
+        augment: "auto" or one of `augment.AUGMENTATIONS`.
         seed: of the validation part; the test part never depends on it.
         download: fetch a torchvision set whose files are missing.
 

@@ -77,3 +77,20 @@ def test_flips_are_never_assumed_of_unknown_images() -> None:
     assert resolve_augment("auto", None, (3, 12, 32)) == "none"
     assert resolve_augment("auto", "flip_crop", (3, 12, 12)) == "flip_crop"
     assert resolve_augment("flip", "none", (3, 12, 12)) == "flip"
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (1, 10, 6)])
+def test_cutout_leaves_a_square_of_zeros_where_the_view_says(shape: tuple[int, int, int]) -> None:
+    num_images = 40
+    views = make_views(num_images, num_views=3, augment="crop_cutout", shape=shape, seed=0)
+    images = torch.rand(num_images, *shape) + 1
+    assert torch.equal(apply_views(images, torch.from_numpy(views.shifts[0]), views.pad), images)
+    found = apply_views(images, torch.from_numpy(views.shifts[1]), views.pad)
+    uncut = apply_views(images, torch.from_numpy(views.shifts[1, :, :3]), views.pad)
+    _, height, width = shape
+    side = min(height, width) // 2
+    for number, (row, column) in enumerate(views.shifts[1, :, 3:].astype(int)):
+        top, left = row * height // 128 - side // 2, column * width // 128 - side // 2
+        expected = uncut[number].clone()
+        expected[:, max(0, top) : top + side, max(0, left) : left + side] = 0
+        assert torch.equal(found[number], expected)

@@ -205,11 +205,12 @@ class SuperNetRun:
             group["lr"] = lr
         self._optimizer.step()
         if learns_switches:
-            assert weights.grad is not None
             if self.settings.clip_norm:
                 nn.utils.clip_grad_norm_([weights], self.settings.clip_norm)
+            # none where all trees have lost their paths
+            gradient = torch.zeros_like(weights) if weights.grad is None else weights.grad
             momentum = self.settings.momentum
-            self.switches.step(weights.grad, lr=self.settings.lr, momentum=momentum, lam=self.lam)
+            self.switches.step(gradient, lr=self.settings.lr, momentum=momentum, lam=self.lam)
         return loss.detach()
 
     def _update(self, seen: list[torch.Tensor], generator: torch.Generator) -> None:
