@@ -32,7 +32,7 @@ class SuperNetSettings:
         warm_up: of them, how many train the weights alone.
         updates: of gamma, in each epoch after the warm-up, evenly spaced, the last one at the epoch's end.
         channels: cells: C of the super-network's first cells.
-        num_cells: cells: N of the super-network; the cells at N/3 and 2N/3 halve the image.
+        num_cells: cells: N of the super-network; the cells at N/3 and 2N/3 halve the image. Fewer than 3 would have no normal cell.
         student_channels, student_cells: of the derived network without a budget. With one, the channels are the most that fit, and
             the cells are fewer where even `min_channels` are too many.
         min_channels: the least C of a derived network.
@@ -46,7 +46,7 @@ class SuperNetSettings:
             clip_norm: the longest gradient of the weights, and of the switches; 0: no limit. Without one the switches of a small
             network run away.
         schedule: of the weights' learning rate over the run: "cosine" to zero or "constant"; faithful runs keep it constant. That
-            of the switches is constant.
+            of the switches is constant. A network that is pruned late in a cosine does not recover.
         hessian: "ggn" (unbiased: `probes` random signs a sample) or "exact" (the same matrix's exact diagonal, one backward pass a
             class). The thesis's diagonal recursion is not offered for switches: many paths that are added into one node read the same
             images, and it leaves all of their correlations out.
@@ -74,7 +74,7 @@ class SuperNetSettings:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
-    schedule: Schedule = "cosine"
+    schedule: Schedule = "constant"
     hessian: Hessian = "ggn"
     probes: int = 2
     hessian_batches: int = 4
@@ -163,7 +163,7 @@ _INTEGERS: Mapping[str, int] = {
     "warm_up": 0,
     "updates": 1,
     "channels": 2,
-    "num_cells": 1,
+    "num_cells": 3,
     "student_channels": 2,
     "student_cells": 1,
     "min_channels": 2,

@@ -98,7 +98,7 @@ def plan(
         WeightsError: the teacher lacks a tensor that the student needs.
     """
     if not keep and _is_own(architecture, shapes):
-        return _as_it_stands(architecture)
+        return _as_it_stands(architecture, shapes)
     return {
         context.layer.name: _SLICERS[context.layer.op](context, arriving[0], leaving)
         for context, arriving, leaving in follow(architecture, shapes, keep or {})
@@ -111,15 +111,19 @@ def _is_own(architecture: Architecture, shapes: Mapping[str, Shape]) -> bool:
     return any(layer.op == "gather" for layer in architecture.layers) and all(
         shapes.get(layer.params.get(role, f"{layer.name}.{role}")) == shape
         for layer in architecture.layers
-        for role, shape in layer.param_shapes.items()
+        for role, shape in {**layer.param_shapes, **layer.buffer_shapes}.items()
+        if role != "num_batches_tracked"  # which some states lack
     )
 
 
-def _as_it_stands(architecture: Architecture) -> dict[str, dict[str, Slice]]:
+def _as_it_stands(
+    architecture: Architecture, shapes: Mapping[str, Shape]
+) -> dict[str, dict[str, Slice]]:
     return {
         layer.name: {
-            role: Slice(layer.params.get(role, f"{layer.name}.{role}"))
+            role: Slice(key)
             for role in (*layer.param_shapes, *layer.buffer_shapes)
+            if (key := layer.params.get(role, f"{layer.name}.{role}")) in shapes
         }
         for layer in architecture.layers
         if layer.op in _SLICERS

@@ -166,7 +166,7 @@ def test_a_removed_layer_lets_the_convolution_read_the_input(builder):
     space = SearchSpace(residual(builder))
     index, full = space.teacher.index, space.largest().widths
     inputs = ((index["conv1"], (0, 2)),)
-    with pytest.raises(InvalidArchitecture, match="conv1.* does not read the network's input"):
+    with pytest.raises(InvalidArchitecture, match=r"conv1.* does not read the network's input"):
         space.apply(Edits((), full, (), inputs))
     student = space.apply(Edits((index["bn0"],), full, (), inputs))
     assert student["conv1.gather"].shape == (2, 6, 6)
@@ -223,9 +223,9 @@ def test_a_shared_weight_and_a_grouped_convolution_keep_all_inputs(builder):
     )
     space = SearchSpace(Architecture(both.input_shape, tuple(layers), "two"))
     for name, message in (("one", "shares its weight"), ("grouped", "is a grouped convolution")):
+        edits = Edits((), space.largest().widths, (), ((space.teacher.index[name], (0,)),))
         with pytest.raises(InvalidArchitecture, match=message):
-            widths = space.largest().widths
-            space.apply(Edits((), widths, (), ((space.teacher.index[name], (0,)),)))
+            space.apply(edits)
 
 
 def test_what_searches_make_of_such_students_has_all_inputs(space):

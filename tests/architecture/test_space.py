@@ -56,12 +56,11 @@ def test_budgets_hold_and_are_used_to_nine_tenths(networks, grouping, budget):
     for name in ("resnet14", "vgg", "mixed"):
         space = SearchSpace(networks[name](), grouping=grouping, budget=budget)
         limit = space.limits[metric]
-        for seed in SEEDS:
-            batch = space.sample(10, seed=seed)
-            for students in (batch, space.mutate(batch, seed)):
-                used = space.num_params(students) if metric == "params" else space.macs(students)
-                assert used.max() <= limit
-                assert used.min() >= 0.9 * limit
+        batch = space.sample(200, seed=0)
+        for students in (batch, space.mutate(batch, 0)):
+            used = space.num_params(students) if metric == "params" else space.macs(students)
+            assert used.max() <= limit
+            assert used.min() >= 0.9 * limit
 
 
 def test_several_budgets_hold_together_and_one_of_them_binds(teacher):
@@ -85,9 +84,8 @@ def test_the_same_seed_gives_the_same_students(teacher):
 def test_repairing_twice_changes_nothing(teacher, grouping):
     for budget in ({"params": 0.1}, {"params": 0.9}, {"params": 0.3, "macs": 0.2}, None):
         space = SearchSpace(teacher, grouping=grouping, budget=budget)
-        for seed in SEEDS:
-            batch = space.mutate(space.sample(5, seed=seed), seed)
-            assert list(space.repair(batch)) == list(batch)
+        batch = space.mutate(space.sample(100, seed=0), 0)
+        assert list(space.repair(batch)) == list(batch)
 
 
 def test_repair_of_a_batch_is_repair_of_each(teacher):

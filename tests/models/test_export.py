@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from raysearch.architecture import Architecture, SearchSpace
+from raysearch.architecture import Architecture, Edits, SearchSpace
 from raysearch.errors import WeightsError
 from raysearch.models import build, export_student, load_teacher, trace
 
@@ -82,6 +82,15 @@ def a_student(name, shape, **options):
     return longest, build(longest, inherit_from=teacher)
 
 
+def a_gatherer():
+    """Layers that keep some of their inputs: some in a row, and more than fit on a line."""
+    teacher = load_teacher("lenet300", num_classes=10, input_shape=(1, 16, 16))
+    space = SearchSpace(trace(teacher, (1, 16, 16)))
+    inputs = ((space.teacher.index["fc1"], tuple(range(0, 255, 2))), (4, (0, 1, 2, 7, 9, 10)))
+    student = space.apply(Edits((), space.largest().widths, (), inputs))
+    return student, build(student, inherit_from=teacher)
+
+
 def students():
     """Name -> (architecture, module): edited networks, long sums, and awkward names."""
     half = {"budget": {"params": 0.5}}
@@ -93,6 +102,7 @@ def students():
         "mobilenet": a_student("torchvision:mobilenet_v3_small", (3, 32, 32), **half),
         "skips": a_student("resnet14", (1, 8, 8), operations=("skip",)),
         "odd": (architecture, build(architecture, inherit_from=odd)),
+        "gatherer": a_gatherer(),
     }
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from raysearch.architecture import Architecture, Edits, Layer, SearchSpace
 from searchers.algorithm import Observation
 from searchers.evolution import EvolutionAlgorithm
+from searchers.optuna import TPEAlgorithm
 from searchers.random import RandomAlgorithm
 
 
@@ -88,3 +90,21 @@ def test_it_finds_better_students_than_random_search(make_toy_space, accuracy):
     gap = np.mean(best[EvolutionAlgorithm]) - np.mean(best[RandomAlgorithm])
     error = np.sqrt(sum(np.var(values, ddof=1) / 8 for values in best.values()))
     assert gap > 3 * error
+
+
+@pytest.mark.parametrize("kind", [EvolutionAlgorithm, TPEAlgorithm])
+def test_children_of_a_student_that_keeps_some_inputs_have_all(kind):
+    """Only a compression chooses single inputs; whoever varies widths would choose among others."""
+    layers = [Layer("x", "input", shape=(9,))]
+    for name, source, into, out in (("a", "x", 9, 8), ("b", "a", 8, 6), ("c", "b", 6, 4)):
+        attrs = {"in_features": into, "out_features": out, "bias": True}
+        layers.append(Layer(name, "linear", ((source,),), attrs, (out,)))
+    space = SearchSpace(Architecture((9,), tuple(layers), "c"), budget={"params": 0.7})
+    algorithm = kind(space, seed=0)
+    for kept in range(1, 13):
+        edits = Edits((), (8, 1 + kept % 6), (), ((1, tuple(range(kept % 8 + 1))),))
+        algorithm.tell(full(str(edits), kept / 20))
+    for _ in range(4):
+        proposal = algorithm.ask()
+        assert not space.parse(proposal.architecture).inputs
+        algorithm.tell(full(proposal.architecture, 0.5))

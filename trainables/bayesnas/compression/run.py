@@ -38,6 +38,8 @@ REACHED_AT = 0.6
 """The share of the updates after which the size is the budget's; the rest is for what then is left to settle."""
 SHRINK_EVERY = 4
 """Steps between two proximal steps, which then are as much longer."""
+AT_ONCE = 0.5
+"""The share of the parameters that one update may take away where no budget says how many."""
 RAMP = 0.01
 """What lambda begins with where it rises."""
 FILLING = 64
@@ -250,7 +252,7 @@ class CompressionRun:
             dead = sparse.is_pruned(self.prior.gamma).cpu().numpy()
         else:
             dead = self._dead_in_the_end(worth)
-        structure = self.builder.settle(self.structure.living & ~dead, worth)
+        structure = self._gently(self.builder.settle(self.structure.living & ~dead, worth))
         share = min(1.0, (len(self._updates) + 1) / math.ceil(REACHED_AT * settings.updates))
         if self.limits:
             structure = self._within(structure, self._interim(share))
@@ -265,6 +267,13 @@ class CompressionRun:
             return self.lam
         left = 1 - min(len(self._updates), updates - 1) / (updates - 1)
         return self.lam * RAMP**left
+
+    def _gently(self, structure: Structure) -> Structure:
+        """A structure that takes at most `AT_ONCE` of the parameters away, the units of the least price: a Hessian holds nearby only."""
+        least = (1 - AT_ONCE) * self._cost("params", self.edits)
+        if self._cost("params", self.builder.edits(structure)) >= least:
+            return structure
+        return self._within(self.structure, {"params": least})
 
     def _dead_in_the_end(self, worth: np.ndarray) -> np.ndarray:
         """[G] the groups that the iteration would bring to zero at this lambda, see `CompressionSettings.prune`."""

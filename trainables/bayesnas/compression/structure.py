@@ -72,7 +72,9 @@ class Builder:
             assert columns is not None
             there = kept[columns]
             if self._gathers(name) and not read[there].all():
-                inputs[name] = read & there
+                some = self._some(name, read & there, there, living, worth)
+                if (some < there).any():
+                    inputs[name] = some
         return Structure(living, kept, inputs)
 
     def lost(self, living: np.ndarray) -> np.ndarray:
@@ -209,6 +211,23 @@ class Builder:
                     living[ids[best]] = True
                 read[best] = True
         return found
+
+    def _some(
+        self,
+        name: str,
+        read: np.ndarray,
+        there: np.ndarray,
+        living: np.ndarray,
+        worth: np.ndarray,
+    ) -> np.ndarray:
+        """What a layer reads of what is there; where that is nothing, the best of it, which then lives."""
+        if not read.any():
+            kinds = self.groups.reading[name]
+            best = int(np.argmax(np.where(there, worth[kinds[0]].mean(1), -np.inf)))
+            for ids in kinds:
+                living[ids[best]] = True
+            read = np.arange(len(read)) == best
+        return read
 
     def _all_reads(self, living: np.ndarray) -> dict[str, np.ndarray]:
         return {
