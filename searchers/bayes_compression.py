@@ -14,5 +14,5 @@ class BayesCompressionAlgorithm(RunsAlgorithm):
     method = "bayes_compression"
     settings_class = "raysearch.bayesnas.compression:CompressionSettings"
     trainable = "trainables.bayesnas.trainable:BayesCompressionTrainable"
-    default_range = (1e-3, 1e-1)
+    default_range = (1e-6, 1e-4)
     default_num_runs = 5

@@ -23,12 +23,13 @@ LINEAR_GROUPS = ("row", "column")
 class CompressionSettings:
     """How a teacher is compressed; JSON-native through `to_dict` and `from_dict`.
 
-    A run trains for `interval` epochs, updates (prior variances, pruning), and so on: `updates` times, and one interval more, in which what the
-    last update left recovers.
+    A run trains for `interval` epochs, updates (prior variances, pruning), and so on: `updates` times, and then for `recovery` intervals without the
+    penalty, in which what the last update left recovers.
 
     Attributes:
         updates: T_max of algorithm 2 (10).
         interval: epochs between updates (the thesis: 10).
+        recovery: intervals after the last update.
         conv_groups: which weights of a convolution live and die together; several at once add up their precisions. "filter": W[n] (where
             BatchNorm follows: its factor, since the filter's own length then means nothing), "channel": W[:, c], "shape": W[:, c, h, w].
             Filters that create, and slices that read, one channel of the network are one group in all layers (residual sums).
@@ -48,6 +49,7 @@ class CompressionSettings:
 
     updates: int = 10
     interval: int = 2
+    recovery: int = 3
     conv_groups: tuple[str, ...] = ("filter", "channel")
     linear_groups: tuple[str, ...] = ("row", "column")
     hessian: HessianName = "ggn"
@@ -64,7 +66,7 @@ class CompressionSettings:
     schedule: ScheduleName = "cosine"
 
     def __post_init__(self) -> None:
-        for name in ("updates", "interval", "images", "inner", "batch_size"):
+        for name in ("updates", "interval", "recovery", "images", "inner", "batch_size"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise _wrong(name, value, "a whole number of at least 1")
@@ -90,7 +92,7 @@ class CompressionSettings:
     @property
     def epochs(self) -> int:
         """Of the whole run."""
-        return (self.updates + 1) * self.interval
+        return (self.updates + self.recovery) * self.interval
 
     def to_dict(self) -> dict[str, Any]:
         return {

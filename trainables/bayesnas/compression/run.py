@@ -135,25 +135,33 @@ class CompressionRun:
         self._training.train_epoch()
         self._shrink_rest()
         metrics = self._training.validate()
-        done = self.epochs_done
-        if done % self.settings.interval == 0 and not self.diverged:
+        found = {**metrics, **self._sizes()}
+        if self.epochs_done % self.settings.interval == 0 and not self.diverged:
+            self._end_interval(metrics)
+        self._epochs.append({"epoch": self.epochs_done, **found})
+        return found
+
+    def _end_interval(self, metrics: Mapping[str, float]) -> None:
+        """Offers a state before it changes, and at the end; then updates."""
+        updates = len(self._updates) < self.settings.updates and not self._arrived
+        if updates or self.complete:
             self._hessian = self._curvature()
-            if self._updates and (not self._arrived or self.complete):  # then it still improves
+            if self._updates:
                 self._offer(metrics)
-            if len(self._updates) < self.settings.updates and not self._arrived:
-                self._update()
+        if updates and not self.complete:
+            self._update()
+
+    def _sizes(self) -> dict[str, float]:
+        """Of the state that the metrics are of."""
         student = self.context.search_space.apply(self.edits)
         weights, kept = self._count_weights()
-        found = {
-            **metrics,
+        return {
             "num_params": student.num_params,
             "macs": student.macs,
             "active_groups": int(self.structure.living.sum()),
             "density": kept / weights,
             "entropy": self._mean_entropy(),
         }
-        self._epochs.append({"epoch": done, **found})
-        return found
 
     def state_dict(self) -> dict[str, Any]:
         return {
