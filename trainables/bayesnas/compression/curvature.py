@@ -24,8 +24,8 @@ from torch.nn.functional import pad, unfold
 Inputs = dict[str, list[tuple[torch.Tensor, torch.Tensor]]]
 """For each layer what it read and what it wrote, once for each call."""
 
-_CHUNK = 16 << 20
-"""So many gradients of single images are held at a time, as numbers."""
+_CHUNK = 1 << 18
+"""So many gradients of single images are held at a time, as numbers: what a core's cache holds."""
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 Measurable = nn.Linear | nn.Conv1d | nn.Conv2d | Norm
@@ -146,11 +146,11 @@ def _add_squares(
         return
     step = max(1, _CHUNK // max(1, layer.weight.numel()))
     for start in range(0, len(used[0][0]), step):
-        gradient = sum(
+        parts = [
             _gradients(layer, read[start : start + step], signal[start : start + step])
             for read, signal in used
-        )
-        assert isinstance(gradient, torch.Tensor)
+        ]
+        gradient = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
         total += gradient.square_().sum(0).view_as(total)
 
 
