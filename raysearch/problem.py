@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,16 @@ def reopen(config: Config, files: RunFiles) -> Problem:
     )
 
 
+def _check_runs(
+    trainable: Any, method: object, architecture: Architecture, shape: Sequence[int]
+) -> None:
+    """Lets the trainable of a method of runs refuse a teacher before anything is trained."""
+    check = getattr(trainable, "check_teacher", None)
+    settings = getattr(method, "settings", None)
+    if isinstance(method, MakesRuns) and check is not None and settings is not None:
+        check(settings.to_dict(), architecture, shape)
+
+
 def _problem(
     config: Config,
     data: DataSet,
@@ -152,7 +162,7 @@ def _problem(
     method = make_algorithm(
         search.method, space, config.run.seed, search.options, warm_start=search.warm_start
     )
-    trainable_of(method)
+    _check_runs(trainable_of(method), method, architecture, data.shape)
     if isinstance(method, MakesRuns) and "accuracy" in config.limits:
         raise ConfigError(
             f"budget.accuracy is set, but a run of the method {search.method!r} holds params, macs and memory only: limit one of these"

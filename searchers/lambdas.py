@@ -135,7 +135,7 @@ def make_chooser(
     if lambda_search == "tpe":
         if lambdas is not None:
             raise ConfigError(
-                f"search.options.lambdas is {list(lambdas)!r}, but search.options.lambda_search is 'tpe', which chooses them itself: "
+                f"search.options.lambdas is {lambdas!r}, but search.options.lambda_search is 'tpe', which chooses them itself: "
                 "leave one of them out"
             )
         return TreeParzen(low, high, num_runs, seed)

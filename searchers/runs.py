@@ -121,6 +121,10 @@ class RunsAlgorithm:
             raise ConfigError(
                 f"budget.latency_ms is set, but a run of the method {self.method!r} holds params, macs and memory only: limit one of these"
             )
+        if lambdas is not None and lambda_range is not None:
+            raise ConfigError(
+                f"search.options.lambda_range is {lambda_range!r}, but search.options.lambdas lists them already: leave one of them out"
+            )
         self.space = space
         self.num_trials = num_trials
         self.chooser = make_chooser(

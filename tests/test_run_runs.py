@@ -1,4 +1,4 @@
-"""Whole runs of a method of one's own whose students come out of runs: what lies in the folder, and what a killed process loses."""
+"""A whole run of a method of one's own whose students come out of runs, killed and continued: what lies in the folder, and what the kill loses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,23 +23,35 @@ from searchers.registry import resolve
 from tests.trainables.bayesnas import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
+EPOCHS = 12  # of a run, so that the kill finds the third one in its midst
 SMALL = {
     "teacher": {"epochs": 1},
     "budget": None,
     "search": {
-        "method": f"{tiny.HERE}:TinyAlgorithm",
-        "trials": 4,
-        "options": {"lambdas": [0.02, 0.2, 2.0], "epochs": 4},
+        "method": f"{tiny.HERE}:SavingAlgorithm",
+        "trials": 3,
+        "concurrency": 1,
+        "options": {"lambdas": [0.02, 0.2, 2.0], "epochs": EPOCHS},
     },
     "distill": {"epochs": 1},
     "finish": {"epochs": 1, "students": 1},
     "schedule": {"name": "fifo"},
-    "baselines": ["uniform"],
+    "baselines": [],
+    "cluster": {"address": "auto"},
 }
 
 
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What lay in the folder when the process was killed: the log of runs, and the third run as the session had it."""
+
+    folder: Path
+    runs: bytes
+    third: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -48,62 +62,18 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(ray_cluster, cache, tmp_path_factory):
-    storage = tmp_path_factory.mktemp("runs")
-    return raysearch.compress(config=SMALL, storage=str(storage), name="whole", progress=False)
+def cut(ray_cluster, cache, tmp_path_factory):
+    """A process that is killed in the midst of its third run; it uses the Ray of the tests, which is cheaper than one of its own."""
+    import ray
 
-
-def test_each_run_is_a_line_with_its_students_and_each_student_says_where_it_is_from(finished):
-    runs = lines(finished.path / "runs.jsonl")
-    assert {run["run"]: run["lam"] for run in runs} == {0: 0.02, 1: 0.2, 2: 2.0}
-    assert all(run["status"] == "full" and run["epochs_done"] == 4 for run in runs)
-    assert finished.summary["runs"] == {"full": 3}
-    found = {run["run"]: {one["architecture"] for one in run["students"]} for run in runs}
-    records = lines(finished.path / "observations.jsonl")
-    assert len(records) == sum(finished.summary["trials"].values()) == 4
-    assert all(record["start"] == "run" for record in records)
-    assert all(record["architecture"] in found[record["from_run"]] for record in records)
-    assert {record["from_run"] for record in records} == {0, 1, 2}
-
-
-def test_histories_are_kept_and_weights_that_nothing_asks_for_are_not(finished):
-    histories = sorted(file.name for file in (finished.path / "bayesnas").iterdir())
-    assert histories == ["run-000.json", "run-001.json", "run-002.json"]
-    weights = {file.name for file in (finished.path / "weights").iterdir()}
-    assert not any(name.endswith(".partial") for name in weights)
-    records = lines(finished.path / "observations.jsonl")
-    left = {name for name in weights if name.startswith("start-")}
-    runs = lines(finished.path / "runs.jsonl")
-    asked = {record["architecture_id"] for record in records}
-    unasked = {one["architecture_id"] for run in runs for one in run["students"]} - asked
-    assert {f"start-{key}.safetensors" for key in unasked} <= left
-
-
-def test_a_finished_run_is_not_trained_again_and_a_longer_grid_extends_it(finished):
-    before = (finished.path / "runs.jsonl").read_bytes()
-    raysearch.resume(finished.path, progress=False)
-    assert (finished.path / "runs.jsonl").read_bytes() == before
-    longer = raysearch.resume(
-        finished.path,
-        ["search.trials=6", "search.options.lambdas=[0.02, 0.2, 2.0, 0.6]"],
-        progress=False,
-    )
-    assert (finished.path / "runs.jsonl").read_bytes().startswith(before)
-    assert [run["lam"] for run in lines(finished.path / "runs.jsonl")][3:] == [0.6]
-    assert sum(longer.summary["trials"].values()) == 6
-
-
-def test_a_killed_process_loses_no_run_and_repeats_none(ray_cluster, cache, tmp_path):
-    """The third run is cut in its midst: it comes back with its lambda, and goes on where it was saved."""
-    config = json.loads(json.dumps(SMALL))
-    config["search"]["method"] = f"{tiny.HERE}:SavingAlgorithm"
-    config["search"]["options"] = {"lambda_search": "tpe", "num_runs": 3, "epochs": 16}
-    (tmp_path / "config.yaml").write_text(json.dumps(config))
-    folder = tmp_path / "runs" / "cut"
+    home = tmp_path_factory.mktemp("killed")
+    (home / "config.yaml").write_text(json.dumps(SMALL))
+    folder = home / "runs" / "cut"
+    address = ray.get_runtime_context().gcs_address
     process = subprocess.Popen(
         [sys.executable, "-m", "raysearch", "run", "config.yaml", "run.name=cut"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"},
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": address},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -114,21 +84,60 @@ def test_a_killed_process_loses_no_run_and_repeats_none(ray_cluster, cache, tmp_
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    before = (folder / "runs.jsonl").read_bytes()
     going = json.loads((folder / "session.json").read_text())["pending"]
-    cut = next(one["extra"] for one in going if one["extra"].get("run") == 2)
+    third = next(one["extra"] for one in going if one["extra"].get("run") == 2)
+    return Cut(folder, (folder / "runs.jsonl").read_bytes(), third)
 
-    resumed = raysearch.resume(folder, progress=False)
-    assert (folder / "runs.jsonl").read_bytes().startswith(before)
-    runs = lines(folder / "runs.jsonl")
-    assert sorted(run["run"] for run in runs) == [0, 1, 2]
-    assert next(run["lam"] for run in runs if run["run"] == 2) == cut["lam"]
-    again = lines(folder / "tune" / "session-2" / "runs-002" / "result.json")
+
+@pytest.fixture(scope="module")
+def finished(cut):
+    """What was killed, continued with a grid that is longer by one lambda."""
+    longer = ["search.trials=4", "search.options.lambdas=[0.02, 0.2, 2.0, 0.6]"]
+    return raysearch.resume(cut.folder, longer, progress=False)
+
+
+def test_a_killed_process_loses_no_run_and_repeats_none_and_a_longer_grid_extends_it(cut, finished):
+    """The third run was cut in its midst: it comes back with its lambda, and goes on where it was saved."""
+    assert (cut.folder / "runs.jsonl").read_bytes().startswith(cut.runs)
+    runs = lines(cut.folder / "runs.jsonl")
+    assert sorted(run["run"] for run in runs) == [0, 1, 2, 3]
+    assert next(run["lam"] for run in runs if run["run"] == 2) == cut.third["lam"]
+    again = lines(cut.folder / "tune" / "session-2" / "runs-002" / "result.json")
     assert again[0]["epochs_done"] > 1
-    assert again[-1]["epochs_done"] == 16
-    assert len(again[-1]["reward_curve"]) == 16
-    assert resumed.summary["runs"] == {"full": 3}
-    assert sum(resumed.summary["trials"].values()) == 4
+    assert again[-1]["epochs_done"] == EPOCHS
+    assert len(again[-1]["reward_curve"]) == EPOCHS
+
+
+def test_each_run_is_a_line_with_its_students_and_each_student_says_where_it_is_from(finished):
+    runs = lines(finished.path / "runs.jsonl")
+    assert {run["run"]: run["lam"] for run in runs} == {0: 0.02, 1: 0.2, 2: 2.0, 3: 0.6}
+    assert all(run["status"] == "full" and run["epochs_done"] == EPOCHS for run in runs)
+    assert finished.summary["runs"] == {"full": 4}
+    found = {run["run"]: {one["architecture"] for one in run["students"]} for run in runs}
+    records = lines(finished.path / "observations.jsonl")
+    assert len(records) == sum(finished.summary["trials"].values()) == 4
+    assert all(record["start"] == "run" for record in records)
+    assert all(record["architecture"] in found[record["from_run"]] for record in records)
+    assert len({record["from_run"] for record in records}) > 1
+
+
+def test_histories_are_kept_and_weights_that_nothing_asks_for_are_not(finished):
+    histories = sorted(file.name for file in (finished.path / "bayesnas").iterdir())
+    assert histories == ["run-000.json", "run-001.json", "run-002.json", "run-003.json"]
+    weights = {file.name for file in (finished.path / "weights").iterdir()}
+    assert not any(name.endswith(".partial") for name in weights)
+    records = lines(finished.path / "observations.jsonl")
+    left = {name for name in weights if name.startswith("start-")}
+    runs = lines(finished.path / "runs.jsonl")
+    asked = {record["architecture_id"] for record in records}
+    unasked = {one["architecture_id"] for run in runs for one in run["students"]} - asked
+    assert {f"start-{key}.safetensors" for key in unasked} <= left
+
+
+def test_a_finished_run_is_not_trained_again(finished):
+    before = (finished.path / "runs.jsonl").read_bytes()
+    raysearch.resume(finished.path, progress=False)
+    assert (finished.path / "runs.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Sampling, mutating and repairing: over 20 seeds, for every kind of budget that needs no clock."""
+"""Sampling, mutating and repairing: of many students at once, for every kind of budget that needs no clock."""
 
 import numpy as np
 import pytest
 
 from raysearch.architecture import Architecture, SearchSpace
 
-SEEDS = range(20)
+MANY = 240
 BUDGETS = {
     "none": None,
     "params": {"params": 0.3},
@@ -40,22 +40,21 @@ def assert_legal(space, batch):
 
 
 def test_samples_are_inside_seeded_and_left_alone_by_repair(space):
-    for seed in SEEDS:
-        batch = space.sample(12, seed=seed)
-        assert len(batch) == 12
-        assert_legal(space, batch)
-        assert same(batch, space.sample(12, seed=seed))
-        assert same(batch, space.repair(batch))
-    assert not same(space.sample(12, seed=0), space.sample(12, seed=1))
+    batch = space.sample(MANY, seed=0)
+    assert len(batch) == MANY
+    assert_legal(space, batch)
+    assert same(batch, space.repair(batch))
+    few = space.sample(12, seed=1)
+    assert same(few, space.sample(12, seed=1))
+    assert not same(few, space.sample(12, seed=2))
 
 
 def test_mutants_are_inside_seeded_and_left_alone_by_repair(space):
-    parents = space.sample(12, seed=0)
-    for seed in SEEDS:
-        batch = space.mutate(parents, seed)
-        assert_legal(space, batch)
-        assert same(batch, space.mutate(parents, seed))
-        assert same(batch, space.repair(batch))
+    parents = space.sample(MANY, seed=0)
+    batch = space.mutate(parents, 0)
+    assert_legal(space, batch)
+    assert same(batch, space.mutate(parents, 0))
+    assert same(batch, space.repair(batch))
 
 
 def test_any_legal_student_is_repaired_to_one_inside_alone_or_in_a_batch(space):
@@ -67,8 +66,7 @@ def test_any_legal_student_is_repaired_to_one_inside_alone_or_in_a_batch(space):
 
 
 def test_texts_and_networks_survive_a_round_trip(space):
-    for seed in SEEDS:
-        (edits,) = space.sample(1, seed=seed)
+    for edits in space.sample(20, seed=4):
         assert space.parse(str(edits)) == edits
         assert len(str(edits)) < 1000
         student = space.apply(edits)

@@ -188,6 +188,8 @@ def test_without_runs_asking_says_what_is_missing(space):
         ({"lr": 3}, ["search.options.lr", "3"]),
         ({"num_runs": 0}, ["search.options.num_runs", "0"]),
         ({"num_runs": 3, "lambdas": [0.1]}, ["num_runs", "lambdas"]),
+        ({"lambda_range": [0.1, 1], "lambdas": [0.1]}, ["lambda_range", "lambdas"]),
+        ({"lambda_search": "tpe", "lambdas": 0.1}, ["lambdas is 0.1", "tpe"]),
         ({"lambda_search": "random"}, ["lambda_search", "grid, tpe"]),
     ],
 )

@@ -11,12 +11,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
+from torch import fx
 
+from raysearch.architecture import Architecture
 from raysearch.errors import ConfigError
 from raysearch.files import write_text
 from raysearch.models import build
@@ -54,6 +56,21 @@ class RunTrainable(DistillationTrainable):
     """`package.module:Class` of the run: called as engine(context, settings, lam=, budget=, seed=)."""
     settings_class: ClassVar[str]
     """`package.module:Class` of its settings, with `from_dict`."""
+
+    @classmethod
+    def check_teacher(
+        cls, settings: Mapping[str, Any], teacher: Architecture, shape: Sequence[int]
+    ) -> None:
+        """Looks, before any trial starts, for what the engine cannot do with a teacher; here nothing.
+
+        Args:
+            settings: the engine's, by their names.
+            teacher: its graph.
+            shape: of an image, [C, H, W].
+
+        Raises:
+            ConfigError: one sentence with the setting and the remedy.
+        """
 
     def _forget(self) -> None:
         super()._forget()
@@ -98,6 +115,8 @@ class RunTrainable(DistillationTrainable):
                 if run.diverged:
                     self._keep_students(run)
                     return self._rejected_run("diverged", None)
+        except ConfigError as error:  # the engine does not know something in this teacher
+            return self._rejected_run("invalid", error)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -316,6 +335,36 @@ class BayesCompressionTrainable(RunTrainable):
 
     engine = "trainables.bayesnas.compression.run:CompressionRun"
     settings_class = "raysearch.bayesnas.compression:CompressionSettings"
+
+    @classmethod
+    def check_teacher(
+        cls, settings: Mapping[str, Any], teacher: Architecture, shape: Sequence[int]
+    ) -> None:
+        """Makes the groups, and sends one image through the recursion, which knows few operations.
+
+        Raises:
+            ConfigError: no group of weights could be pruned; or the recursion is asked for, and does not know something in the teacher.
+        """
+        from trainables.bayesnas.compression.curvature import measurable
+        from trainables.bayesnas.compression.groups import make_groups
+        from trainables.bayesnas.compression.places import find_places
+        from trainables.bayesnas.compression.recursion import recursive_diagonal
+
+        with torch.random.fork_rng(devices=[]):
+            module = build(teacher)
+        kinds = settings["conv_groups"], settings["linear_groups"]
+        measured = {f"{path}.weight" for path in measurable(module)}
+        if not make_groups(find_places(teacher), *kinds, measured=measured).count:
+            raise ConfigError(
+                f"search.options.conv_groups is {kinds[0]!r} and linear_groups {kinds[1]!r}, which make no group of weights in this teacher: "
+                "leave both at their defaults"
+            )
+        if settings["hessian"] != "recursive":
+            return
+        recursive_diagonal(
+            cast(fx.GraphModule, module),
+            [(torch.zeros(1, *shape), torch.zeros(1, dtype=torch.long))],
+        )
 
 
 class BayesNASTrainable(RunTrainable):

@@ -12,9 +12,11 @@ from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining
 from safetensors.torch import load_file
+from torch import nn
 
 from raysearch import load_config, prepare
 from raysearch.cluster import TrialResources
+from raysearch.errors import ConfigError
 from raysearch.models import build
 from raysearch.objective import Measurement, f_reward
 from raysearch.teaching import make_context
@@ -267,6 +269,48 @@ def test_settings_that_are_refused_are_a_result(context):
     result = trial(context, lam=0.05, settings={"lr": 7}).train()
     assert (result["status"], result["done"]) == ("invalid", True)
     assert "search.options.lr" in result["reason"]
+
+
+def test_what_an_engine_does_not_know_in_a_teacher_is_a_result(context, monkeypatch):
+    def refuse(run):
+        raise ConfigError("search.options.hessian is 'odd'")
+
+    monkeypatch.setattr(TinyRun, "train_epoch", refuse)
+    result = trial(context, lam=0.05).train()
+    assert (result["status"], result["done"]) == ("invalid", True)
+    assert "search.options.hessian" in result["reason"]
+
+
+class Gated(nn.Module):
+    """Multiplies, which the thesis's recursion does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        return self.head((x * x.sigmoid()).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"hessian": "recursive"}, ["search.options.hessian", "'mul'", "ggn"]),
+        (
+            {"conv_groups": [], "linear_groups": ["row"]},
+            ["search.options.conv_groups", "no group"],
+        ),
+    ],
+)
+def test_what_a_compression_cannot_do_with_a_teacher_is_said_before_any_trial(options, words):
+    search = {"method": "bayes_compression", "options": options}
+    with pytest.raises(ConfigError) as error:
+        prepare(load_config({"search": search, "budget": None}), teacher=Gated())
+    assert all(word in str(error.value) for word in words)
+    search["options"] = {}
+    prepare(load_config({"search": search, "budget": None}), teacher=Gated())
 
 
 @pytest.mark.parametrize("lam", [0, -0.1, math.inf, math.nan])
