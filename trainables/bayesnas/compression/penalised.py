@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from raysearch.bayesnas.compression import CompressionSettings
 from raysearch.data import DeviceData
 from trainables.recipe import Recipe
 from trainables.training import Batch, Training
@@ -37,3 +38,25 @@ class PenalisedTraining(Training):
         self._after_step(self._step_of_epoch, self._optimizer.param_groups[0]["lr"])
         self._step_of_epoch += 1
         return loss
+
+
+def recipe_of(settings: CompressionSettings) -> Recipe:
+    """How a compression trains."""
+    return Recipe(
+        loss=settings.loss,
+        epochs=settings.epochs,
+        optimizer="sgd",
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=False,
+        weight_decay=settings.weight_decay,
+        batch_size=settings.batch_size,
+        schedule=settings.schedule,
+    )
+
+
+def temperatures(recipe: Recipe) -> dict[float, float]:
+    """The temperatures at which a recipe's loss looks at the logits, and their shares."""
+    if recipe.loss != "kd":
+        return {1.0: 1.0}
+    return {1.0: recipe.alpha, recipe.temperature: 1 - recipe.alpha}

@@ -105,6 +105,19 @@ def find_places(architecture: Architecture) -> Places:
     return Places(architecture, analysis, first, tuple(filters), tuple(along), readers)
 
 
+def scale_free(places: Places) -> dict[str, tuple[int, ...]]:
+    """The parameters whose length BatchNorm takes away, with the axes of that length: filters before one, each for itself, and its factors."""
+    found: dict[str, tuple[int, ...]] = {}
+    for filters in places.filters:
+        if filters.norm is None:
+            continue
+        norm, layer = places.architecture[filters.norm], filters.layer
+        rank = len(layer.param_shapes["weight"])
+        found[layer.params.get("weight", f"{layer.name}.weight")] = tuple(range(1, rank))
+        found[norm.params.get("weight", f"{norm.name}.weight")] = (0,)
+    return found
+
+
 def _filters(
     layer: Layer,
     rows: np.ndarray,

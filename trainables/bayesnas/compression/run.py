@@ -8,30 +8,29 @@ wanted, not less. Without a budget the prior alone decides.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
-from raysearch.architecture import Edits, SearchSpace
+from raysearch.architecture import Architecture, Edits, SearchSpace
 from raysearch.bayesnas.compression import CompressionSettings
 from raysearch.models import build
 from raysearch.models.keep import ChannelRanking
 from trainables.bayesnas import sparse
 from trainables.bayesnas.compression.curvature import diagonal, measurable
+from trainables.bayesnas.compression.fitting import Fitter, Limits
 from trainables.bayesnas.compression.groups import NO_GROUP, make_groups
-from trainables.bayesnas.compression.penalised import PenalisedTraining
-from trainables.bayesnas.compression.places import Places, find_places
+from trainables.bayesnas.compression.penalised import PenalisedTraining, recipe_of, temperatures
+from trainables.bayesnas.compression.places import find_places, scale_free
 from trainables.bayesnas.compression.prior import GroupPrior
 from trainables.bayesnas.compression.recursion import recursive_diagonal
-from trainables.bayesnas.compression.saliency import Unit, group_worth, quadratic_loss, units
+from trainables.bayesnas.compression.saliency import group_worth, quadratic_loss, units
 from trainables.bayesnas.compression.structure import Builder, Structure
 from trainables.bayesnas.run import FoundStudent
 from trainables.context import DistillationContext
-from trainables.recipe import Recipe
 from trainables.training import recalibrate
 
 REACHED_AT = 0.6
@@ -42,11 +41,7 @@ AT_ONCE = 0.5
 """The share of the parameters that one update may take away where no budget says how many."""
 RAMP = 0.01
 """What lambda begins with where it rises."""
-FILLING = 64
-"""So many of the units that were taken last may come back where they fit."""
 _CURVATURE_BATCH = 64
-
-Limits = Mapping[str, float]
 
 
 class CompressionRun:
@@ -89,7 +84,7 @@ class CompressionRun:
         self._training = PenalisedTraining(
             _start(context, settings, seed),
             context.device_data,
-            _recipe(settings),
+            recipe_of(settings),
             after_step=self._after_step,
             seed=seed,
         )
@@ -100,7 +95,8 @@ class CompressionRun:
             places, settings.conv_groups, settings.linear_groups, measured=measured
         )
         self.builder = Builder(context.search_space, places, groups)
-        self.prior = GroupPrior(groups, self._weights, _scale_free(places))
+        self._fitter = Fitter(self.builder, self.space)
+        self.prior = GroupPrior(groups, self._weights, scale_free(places))
         self._take(self.builder.whole())
 
     # The contract of a run
@@ -215,17 +211,14 @@ class CompressionRun:
     def _take(self, structure: Structure) -> None:
         self.structure = structure
         self.masks = self.builder.masks(structure, self._weights)
+        # whether a budget was asked for, and is met; steps ask, so it is not counted again there
+        self._arrived = bool(self.limits) and self._fitter.fits(structure, self.limits)
         self._apply_masks()
 
     def _apply_masks(self) -> None:
         with torch.no_grad():
             for key, mask in self.masks.items():
                 self._weights[key].mul_(mask)
-
-    @property
-    def _arrived(self) -> bool:
-        """Whether a budget was asked for, and is met."""
-        return bool(self.limits) and self._fits(self.structure, self.limits)
 
     # What happens in a step
 
@@ -263,13 +256,13 @@ class CompressionRun:
         structure = self._gently(self.builder.settle(self.structure.living & ~dead, worth))
         share = min(1.0, (len(self._updates) + 1) / math.ceil(REACHED_AT * settings.updates))
         if self.limits:
-            structure = self._within(structure, self._interim(share))
+            structure = self._within(structure, self._fitter.interim(share))
         self._take(structure)
         self._updates.append({"epoch": self.epochs_done, "layers": self._by_layer()})
 
     @property
     def _lam_now(self) -> float:
-        """lambda at the next update, and in the interval before it."""
+        """lambda at the next update; the penalty of a step has the whole of it throughout."""
         updates = self.settings.updates
         if self.settings.prune == "entropy" or updates == 1:
             return self.lam
@@ -278,10 +271,15 @@ class CompressionRun:
 
     def _gently(self, structure: Structure) -> Structure:
         """A structure that takes at most `AT_ONCE` of the parameters away, the units of the least price: a Hessian holds nearby only."""
-        least = (1 - AT_ONCE) * self._cost("params", self.edits)
-        if self._cost("params", self.builder.edits(structure)) >= least:
+        least = (1 - AT_ONCE) * self._fitter.cost("params", self.structure)
+        if self._fitter.cost("params", structure) >= least:
             return structure
         return self._within(self.structure, {"params": least})
+
+    def _within(self, structure: Structure, limits: Limits) -> Structure:
+        losses = quadratic_loss(self._weights, self._hessian)
+        assert self._worth is not None
+        return self._fitter.within(structure, limits, losses=losses, worth=self._worth)
 
     def _dead_in_the_end(self, worth: np.ndarray) -> np.ndarray:
         """[G] the groups that the iteration would bring to zero at this lambda, see `CompressionSettings.prune`."""
@@ -316,7 +314,7 @@ class CompressionRun:
                 self.module,
                 batches,
                 draws=draws,
-                temperatures=_temperatures(self._training.recipe),
+                temperatures=temperatures(self._training.recipe),
                 generator=generator,
             )
         return {f"{path}.weight": value for path, value in found.items()}
@@ -326,111 +324,17 @@ class CompressionRun:
         self._worth = group_worth(self.builder.groups, losses)
         return self._worth
 
-    # Budgets
-
-    def _interim(self, share: float) -> dict[str, float]:
-        """The limits on the way to the budget, from the teacher's costs (0) to it (1)."""
-        teacher = self.context.search_space.largest()
-        return {
-            metric: self._cost(metric, teacher) ** (1 - share) * limit**share
-            for metric, limit in self.limits.items()
-        }
-
-    def _cost(self, metric: str, edits: Edits) -> float:
-        counts = {
-            "params": self.space.num_params,
-            "macs": self.space.macs,
-            "memory": self.space.memory,
-        }
-        return float(counts[metric](edits)[0])
-
-    def _fits(self, structure: Structure, limits: Limits) -> bool:
-        edits = self.builder.edits(structure)
-        return all(self._cost(metric, edits) <= limit for metric, limit in limits.items())
-
-    def _within(self, structure: Structure, limits: Limits) -> Structure:
-        """Takes away the units of the least price until limits are met; as far as that goes.
-
-        What a unit saves depends on what else is gone, so prices are taken anew after each quarter of the way.
-        """
-        assert self._worth is not None
-        while not self._fits(structure, limits):
-            smaller = self._cut(structure, limits)
-            if smaller.living.sum() >= structure.living.sum():
-                break  # nothing is left to take
-            structure = smaller
-        return structure
-
-    def _cut(self, structure: Structure, limits: Limits) -> Structure:
-        assert self._worth is not None
-        worth = self._worth
-        losses = quadratic_loss(self._weights, self._hessian)
-        masks = self.builder.masks(structure, self._weights)
-        losses = {
-            key: value * masks[key] if key in masks else value for key, value in losses.items()
-        }
-        order = units(
-            self.builder.places, self.builder.groups, structure, losses, self._weight_costs
-        )
-        if not order:
-            return structure
-        half = {
-            metric: max(limit, math.sqrt(limit * self._cost(metric, self.builder.edits(structure))))
-            for metric, limit in limits.items()
-        }
-        close = self._fits_at(structure, limits, 1.05)
-        goal = limits if close else half
-
-        def without(gone: Sequence[Unit]) -> Structure:
-            living = structure.living.copy()
-            if gone:
-                living[np.concatenate([unit.groups for unit in gone])] = False
-            return self.builder.settle(living, worth)
-
-        fewest, most = 1, len(order)
-        while fewest < most:
-            middle = (fewest + most) // 2
-            if self._fits(without(order[:middle]), goal):
-                most = middle
-            else:
-                fewest = middle + 1
-        gone = list(order[:fewest])
-        # widths have grids, and a last step may be a large one: what still fits comes back
-        for unit in gone[: -FILLING - 1 : -1] if close else ():
-            others = [one for one in gone if one is not unit]
-            if self._fits(without(others), limits):
-                gone = others
-        return without(gone)
-
-    def _fits_at(self, structure: Structure, limits: Limits, slack: float) -> bool:
-        return self._fits(structure, {metric: limit * slack for metric, limit in limits.items()})
-
-    @cached_property
-    def _weight_costs(self) -> dict[str, float]:
-        """Layer -> what one weight takes of the tightest limit: a parameter, or as many MACs as its filter has places."""
-        found: dict[str, float] = {}
-        metrics = list(self.limits) or ["params"]
-        for filters in self.builder.places.filters:
-            layer = filters.layer
-            axis = self.builder.places.architecture.axis(layer.name)
-            places = math.prod(layer.shape) / max(1, layer.shape[axis])
-            found[layer.name] = max(
-                (places if metric == "macs" else 4 if metric == "memory" else 1)
-                / self.limits.get(metric, 1.0)
-                for metric in metrics
-            )
-        return found
-
     # What is offered
 
     def _offer(self, metrics: Mapping[str, float]) -> None:
         """The state as a student; one that is beyond the budget is cut to it."""
-        structure, exact = self.structure, 1.0
-        if self.limits and not self._fits(structure, self.limits):
+        structure = self.structure
+        exact = self._fitter.fits(structure, self.limits)
+        if not exact:
             self._worths()
-            structure, exact = self._within(structure, self.limits), 0.0
+            structure = self._within(structure, self.limits)
         edits = self.builder.edits(structure)
-        if self.limits and not self._fits(structure, self.limits):
+        if not self._fitter.fits(structure, self.limits):
             edits = self.space.repair(self.space.batch([edits]))[0]  # layers must go, too
         text = str(edits)
         if any(one.text == text for one in self.students):
@@ -440,7 +344,9 @@ class CompressionRun:
         found = {key: float(metrics[key]) for key in ("accuracy", "loss")} if exact else {}
         self.students.append(FoundStudent(text, student, weights, self.epochs_done, found))
 
-    def _student_weights(self, student: Any, structure: Structure) -> dict[str, torch.Tensor]:
+    def _student_weights(
+        self, student: Architecture, structure: Structure
+    ) -> dict[str, torch.Tensor]:
         worth = self._worth if self._worth is not None else np.ones(self.builder.groups.count)
         ranking = ChannelRanking(
             self.context.search_space.teacher, self.builder.scores(structure, worth)
@@ -496,20 +402,6 @@ class CompressionRun:
         return float(sparse.entropy(gamma).mean()) if len(gamma) else 0.0
 
 
-def _recipe(settings: CompressionSettings) -> Recipe:
-    return Recipe(
-        loss=settings.loss,
-        epochs=settings.epochs,
-        optimizer="sgd",
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=False,
-        weight_decay=settings.weight_decay,
-        batch_size=settings.batch_size,
-        schedule=settings.schedule,
-    )
-
-
 def _start(
     context: DistillationContext, settings: CompressionSettings, seed: int
 ) -> torch.nn.Module:
@@ -518,23 +410,3 @@ def _start(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(context.search_space.teacher, inherit_from=state)
-
-
-def _temperatures(recipe: Recipe) -> dict[float, float]:
-    """The temperatures at which a recipe's loss looks at the logits, and their shares."""
-    if recipe.loss != "kd":
-        return {1.0: 1.0}
-    return {1.0: recipe.alpha, recipe.temperature: 1 - recipe.alpha}
-
-
-def _scale_free(places: Places) -> dict[str, tuple[int, ...]]:
-    """The parameters whose length BatchNorm takes away: filters before one, each for itself, and the factors of one."""
-    found: dict[str, tuple[int, ...]] = {}
-    for filters in places.filters:
-        if filters.norm is None:
-            continue
-        norm, layer = places.architecture[filters.norm], filters.layer
-        rank = len(layer.param_shapes["weight"])
-        found[layer.params.get("weight", f"{layer.name}.weight")] = tuple(range(1, rank))
-        found[norm.params.get("weight", f"{norm.name}.weight")] = (0,)
-    return found
