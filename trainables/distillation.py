@@ -204,9 +204,12 @@ class DistillationTrainable(tune.Trainable):
         save_weights(state, weights)
         partial.unlink(missing_ok=True)
 
+    def _partial_file(self) -> Path | None:
+        return self._file(".partial")
+
     def _keep_unfinished(self) -> None:
         """Leaves the whole training there, now and then."""
-        partial = self._file(".partial")
+        partial = self._partial_file()
         if partial is None or time.monotonic() - self._saved_at < PARTIAL_EVERY_S:
             return
         self._book()

@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -26,7 +24,6 @@ from raysearch.objective import floor_reward
 from trainables.bayesnas.run import FoundStudent, Run
 from trainables.distillation import (
     BUILD_ERRORS,
-    PARTIAL_EVERY_S,
     START,
     DistillationTrainable,
     is_out_of_memory,
@@ -190,18 +187,8 @@ class RunTrainable(DistillationTrainable):
             "cpu_seconds": self._cpu_seconds,
         }
 
-    def _keep_unfinished(self) -> None:
-        if not self._is_run:
-            super()._keep_unfinished()
-            return
-        partial = self._run_file(".partial")
-        if partial is None or time.monotonic() - self._saved_at < PARTIAL_EVERY_S:
-            return
-        self._book()
-        temporary = partial.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(self._state(), temporary)
-        os.replace(temporary, partial)
-        self._saved_at = time.monotonic()
+    def _partial_file(self) -> Path | None:
+        return self._run_file(".partial") if self._is_run else super()._partial_file()
 
     def _keep_students(self, run: Run) -> None:
         """Enters what the run has found since the last look, and leaves the weights in the run's folder."""

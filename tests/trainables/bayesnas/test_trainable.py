@@ -178,7 +178,7 @@ def test_a_reused_actor_gives_what_a_fresh_one_gives(context, whole):
 
 
 def test_an_unfinished_run_of_a_killed_process_is_continued(context, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("trainables.bayesnas.trainable.PARTIAL_EVERY_S", 0.0)
+    monkeypatch.setattr("trainables.distillation.PARTIAL_EVERY_S", 0.0)
     kept = dataclasses.replace(context, weights_folder=str(tmp_path))
     first = trial(kept, lam=0.05, run=2)
     first.train()
