@@ -1,6 +1,7 @@
 """Tables A-1 and A-2 of the thesis (Yang 2019): LeNets on MNIST, compressed by sparse Bayes, side by side with what is printed.
 
     python -m benchmarks.lenet lenet300 --data FOLDER --lambdas 1e-7 --seeds 3 --loss ce --out FILE
+    python -m benchmarks.lenet lenet300 --data FOLDER --lambdas 1e-7 --seeds 3 --loss kd --params 21572 --out FILE    # at the printed size
 
 FOLDER holds `mnist/train.parquet` and `mnist/test.parquet`. Each row is one run: the student that is left at its end, without any training after it. Error is on
 the test part, which nothing else has seen. FLOPs are counted as Molchanov does, which is what the thesis prints: of a convolution
@@ -57,12 +58,18 @@ def widths(architecture: Architecture) -> str:
 
 
 def compress(
-    problem: Problem, settings: CompressionSettings, lam: float, seed: int
+    problem: Problem,
+    settings: CompressionSettings,
+    lam: float,
+    seed: int,
+    num_params: int | None = None,
 ) -> dict[str, Any]:
     """One run, and its last student on the test part."""
     card = teach(problem)
     resources = TrialResources(cpus=1, gpus=0, concurrency=1, device="cpu")
-    run = CompressionRun(make_context(problem, card, resources), settings, lam=lam, seed=seed)
+    budget = None if num_params is None else {"params": num_params}
+    context = make_context(problem, card, resources)
+    run = CompressionRun(context, settings, lam=lam, budget=budget, seed=seed)
     start, metrics = time.process_time(), {}
     while not run.complete:
         metrics = run.train_epoch()
@@ -75,6 +82,7 @@ def compress(
         "seed": seed,
         "loss": settings.loss,
         "epochs": settings.epochs,
+        "budget": num_params,
         "widths": widths(student.architecture),
         "num_params": student.architecture.num_params,
         "density": metrics["density"],
@@ -95,6 +103,7 @@ def main() -> None:
     parser.add_argument("--loss", choices=("ce", "kd"), default="ce")
     parser.add_argument("--interval", type=int, default=2)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
+    parser.add_argument("--params", type=int, help="a limit, such as the printed size; none")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -110,10 +119,11 @@ def main() -> None:
     for seed in range(arguments.seeds):
         problem = _problem(arguments.teacher, arguments.data, seed)
         for lam in arguments.lambdas:
-            key = (arguments.teacher, lam, seed, arguments.loss, settings.epochs)
-            if key in {(r["teacher"], r["lam"], r["seed"], r["loss"], r["epochs"]) for r in done}:
+            key = (arguments.teacher, lam, seed, arguments.loss, settings.epochs, arguments.params)
+            if key in {_key(row) for row in done}:
                 continue
-            row = {"teacher": arguments.teacher, **compress(problem, settings, lam, seed)}
+            found = compress(problem, settings, lam, seed, arguments.params)
+            row = {"teacher": arguments.teacher, **found}
             done.append(row)
             with arguments.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -125,6 +135,11 @@ def main() -> None:
                 f"error {row['error']:.2%} (baseline {row['baseline_error']:.2%}), {row['mflop']:.3f} MFLOP "
                 f"(of {row['baseline_mflop']:.2f}), masks keep {row['density']:.2%}, {row['cpu_s']:.0f} CPU s"
             )
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("teacher", "lam", "seed", "loss", "epochs")
+    return (*(row[name] for name in names), row.get("budget"))
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

@@ -40,8 +40,8 @@ class CompressionSettings:
         scale_hessian: divide it by lambda, as the public code does; False: the thesis's text.
         inner: iterations of gamma and omega at each update; 1 is the algorithm as printed, more of them come near its fixed point at once.
         prune: "fixed_point": groups whose mean H w^2 is below 4 lambda, where the iteration would end at zero (for E = h (w - m)^2 / 2 its fixed point
-            solves w^2 - m w + lambda / h = 0), channels by all the weights that go with them; the lambda of updates rises from a hundredth, by
-            equal factors, and that of the penalty is the whole throughout. "entropy": groups whose gamma is at most 1 / (2 pi e), as in the thesis; lambda is what it is from the first update on.
+            solves w^2 - m w + lambda / h = 0), channels by all the weights that go with them; lambda rises from a hundredth, by
+            equal factors. "entropy": groups whose gamma is at most 1 / (2 pi e), as in the thesis; lambda is what it is from the first update on.
         start: "teacher": its weights; "fresh": an initialisation of its own.
         loss: "ce": the labels' cross-entropy; "kd": distillation, as trials of the search do by default.
         lr, momentum, weight_decay, batch_size, schedule: of stochastic gradient descent, over the whole run.

@@ -236,7 +236,7 @@ class CompressionRun:
             # before the first update all omega are one; after the last what is left recovers
             if length and 0 < len(self._updates) < self.settings.updates and not self._arrived:
                 self.prior.shrink(
-                    {k: self._weights[k].data for k in self.prior.groups.keys}, length * self.lam
+                    {k: self._weights[k].data for k in self.prior.groups.keys}, length * self._lam_now
                 )
             self._apply_masks()
 
@@ -262,7 +262,7 @@ class CompressionRun:
 
     @property
     def _lam_now(self) -> float:
-        """lambda at the next update; the penalty of a step has the whole of it throughout."""
+        """lambda until the next update, and at it: it rises to the whole, so that neither the penalty nor an update ruins a network at once."""
         updates = self.settings.updates
         if self.settings.prune == "entropy" or updates == 1:
             return self.lam

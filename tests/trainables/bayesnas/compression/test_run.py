@@ -119,12 +119,12 @@ def test_a_resumed_run_has_the_same_gammas_and_students(context: DistillationCon
 
 def test_a_larger_lambda_leaves_less(context: DistillationContext) -> None:
     sizes = []
-    for lam in (1e-9, 1e-4, 1e-2):
+    for lam in (1e-9, 1e-8, 1e-7, 1e-6):
         run = _finished(CompressionRun(context, QUICK, lam=lam))
         last = run.history["epochs"][-1]
         sizes.append(last["num_params"])
         assert last["density"] <= 1
-    assert sizes[0] > sizes[1] > sizes[2]
+    assert sizes[0] > sizes[1] > sizes[2] > sizes[3], sizes
 
 
 @pytest.mark.parametrize("prune", ["entropy", "fixed_point"])
