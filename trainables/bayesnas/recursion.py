@@ -19,18 +19,16 @@ The gradient is sent back only as far as an activation with a second derivative 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn.functional import one_hot
-from torch.nn.grad import conv2d_input
 
 from raysearch.errors import ConfigError
 from raysearch.models.calls import UNARY
+from trainables.bayesnas.coefficients import derivatives, mean_coefficient, pull, slope_of
 from trainables.bayesnas.compression.curvature import (
     Measurable,
     conv_gradients,
@@ -227,9 +225,9 @@ class _Backward:
             self.weigh(str(node.target), layer, read, curvature)
         source = node.args[0]
         if source in self.wanted:
-            back = _pull(layer, read, curvature, squared=True)
+            back = pull(layer, read, curvature, squared=True)
             if gradient is not None and source in self.curved:
-                gradient = _pull(layer, read, gradient)
+                gradient = pull(layer, read, gradient)
             self.send(source, back, gradient)
 
     def switch(self, node: fx.Node, args: tuple[Any, ...], signals: Signals) -> None:
@@ -276,11 +274,11 @@ class _Backward:
         def of(*values: torch.Tensor) -> torch.Tensor:
             return function(*_with(args, values), **kwargs)
 
-        pull = torch.func.vjp(of, *tensors)[1]
+        back_through = torch.func.vjp(of, *tensors)[1]
         if name in _MEANS:
-            curvature = curvature * _coefficient(name, function, args, kwargs, curvature)
-        backs = pull(curvature)
-        downs = [None] * len(nodes) if gradient is None else pull(gradient)
+            curvature = curvature * mean_coefficient(name, function, args, kwargs, curvature)
+        backs = back_through(curvature)
+        downs = [None] * len(nodes) if gradient is None else back_through(gradient)
         for source, back, down in zip(nodes, backs, downs, strict=True):
             self.send(source, back, down)
 
@@ -298,11 +296,11 @@ class _Backward:
             slope = read.gt(0).to(read)
             back = slope * curvature
         elif name in _STRAIGHT:
-            slope = _slope(function, read)
+            slope = slope_of(function, read)
             back = slope.square() * curvature
         else:
             assert gradient is not None
-            slope, second = _derivatives(function, read)
+            slope, second = derivatives(function, read)
             back = slope.square() * curvature + second * gradient
         self.send(source, back, None if gradient is None else slope * gradient)
 
@@ -335,67 +333,6 @@ def _is_switching(args: tuple[Any, ...]) -> bool:
         args[0].ndim,
         args[1].ndim,
     )
-
-
-def _pull(
-    layer: Measurable, read: torch.Tensor, signal: torch.Tensor, *, squared: bool = False
-) -> torch.Tensor:
-    """What a layer's coefficients, or their squares, send back."""
-    power = 2 if squared else 1
-    if isinstance(layer, nn.Linear):
-        return signal @ layer.weight.pow(power)
-    if isinstance(layer, nn.Conv1d | nn.Conv2d):
-        weight = layer.weight.pow(power)
-        if (
-            isinstance(layer, nn.Conv2d)
-            and not isinstance(layer.padding, str)
-            and layer.padding_mode == "zeros"
-        ):
-            places = (layer.stride, layer.padding, layer.dilation, layer.groups)
-            # without a pass forward
-            return conv2d_input(read.shape, weight, signal, *places)  # pyright: ignore[reportArgumentType] - the stub has no tuples
-        return torch.func.vjp(lambda x: layer._conv_forward(x, weight, None), read)[1](signal)[0]
-    assert layer.running_var is not None
-    scale = (layer.running_var + layer.eps).rsqrt()
-    scale = scale if layer.weight is None else scale * layer.weight
-    return signal * scale.pow(power).view(1, -1, *[1] * (read.ndim - 2))
-
-
-def _coefficient(
-    name: str,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    written: torch.Tensor,
-) -> torch.Tensor | float:
-    """What a mean multiplies each of its terms by: one number, or [1, 1, ...] for the places that are written."""
-    read: torch.Tensor = args[0]
-    if name == "mean":
-        return written[0].numel() / read[0].numel()
-    ones = torch.ones_like(read[:1, :1])
-    if name != "avg_pool2d":  # windows of several sizes may overlap, but few numbers are written
-        dense = torch.func.jacrev(lambda x: function(x, *args[1:], **kwargs))(ones)
-        return dense.flatten(-ones.ndim).amax(-1)
-    if isinstance(function, nn.AvgPool2d):
-        count: Callable[..., torch.Tensor] = copy.copy(function)
-        count.divisor_override = 1
-    else:
-        count = partial(function, divisor_override=1)
-    rest = args[1:]
-    return function(ones, *rest, **kwargs) / count(ones, *rest, **kwargs)
-
-
-def _slope(function: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor) -> torch.Tensor:
-    """sigma' of an element-wise function."""
-    return torch.func.vjp(function, at)[1](torch.ones_like(at))[0]
-
-
-def _derivatives(
-    function: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """sigma' and sigma'' of an element-wise function."""
-    found = torch.func.vjp(lambda x: _slope(function, x), at)
-    return found[0], found[1](torch.ones_like(found[0]))[0]
 
 
 def _tensors(values: Any) -> Iterable[torch.Tensor]:
