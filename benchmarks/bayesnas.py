@@ -3,8 +3,8 @@
     python -m benchmarks.bayesnas                       # all parts
     python -m benchmarks.bayesnas --part switches
 
-`switches`: the diagonal GGN of a super-network's switches, `probed` (what runs use) and `exact`, against the backward pass of a training
-step (all weights and switches, BatchNorm in training mode). The limit is 3.
+`switches`: the diagonal GGN of a super-network's switches, `probed` (what runs use) and `exact`, and the thesis's recursion, against the
+backward pass of a training step (all weights and switches, BatchNorm in training mode). The limit is 3.
 `weights`: the diagonal GGN of all weights of a network (one drawn label an image, which is the default; exact; the thesis's recursion), its forward pass
 included, against the backward pass. The limit is 4.
 `epoch`: an epoch of LeNet-5 under the penalty against a plain training epoch. The limit is 2.
@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks import compression_cost
 from raysearch.bayesnas.cells import SuperNetSettings
+from trainables.bayesnas.cells.recursion import SwitchRecursion
 from trainables.bayesnas.cells.supernet import SuperNet, make_super_net
 from trainables.bayesnas.switch_hessian import exact_diagonal, probed_diagonal
 
@@ -62,6 +63,7 @@ class Step:
         self.switches = torch.ones(self.net.layout.graphs.num_switches)
         self.on = [[True] * len(self.net.layout.paths)] * len(self.net.layout.groups)
         self.generator = torch.Generator().manual_seed(0)
+        self.recursion = SwitchRecursion(self.net, self.on)
 
     def backward(self) -> float:
         """Seconds of the backward pass alone."""
@@ -89,6 +91,13 @@ class Step:
         exact_diagonal(self.logits, self.switches, len(self.images))
         return time.perf_counter() - start
 
+    def recursive(self) -> float:
+        """Without the tracing, which a run does once for all batches of an update."""
+        self.net.network.eval()
+        start = time.perf_counter()
+        self.recursion.diagonal(self.images, self.labels, self.switches)
+        return time.perf_counter() - start
+
 
 def medians(
     contestants: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: int = 1
@@ -106,8 +115,8 @@ def medians(
 def switches(rounds: int) -> list[str]:
     """The lines of the part `switches`."""
     lines = [
-        "| super-network | backward, ms | probed (1) | probed (2) | exact |",
-        "|---|---|---|---|---|",
+        "| super-network | backward, ms | probed (1) | probed (2) | exact | recursive |",
+        "|---|---|---|---|---|---|",
     ]
     for case in SWITCH_CASES:
         step = Step(case)
@@ -116,9 +125,10 @@ def switches(rounds: int) -> list[str]:
             "one": lambda step=step: step.probed(1),
             "two": lambda step=step: step.probed(2),
             "exact": step.exact,
+            "recursive": step.recursive,
         }
         found = medians(contestants, rounds)
-        ratios = [found[name] / found["backward"] for name in ("one", "two", "exact")]
+        ratios = [found[name] / found["backward"] for name in list(contestants)[1:]]
         cells = " | ".join(f"{ratio:.2f}" for ratio in ratios)
         lines.append(f"| {case.name} | {1e3 * found['backward']:.0f} | {cells} |")
     return lines

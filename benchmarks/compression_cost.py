@@ -14,8 +14,8 @@ from raysearch.bayesnas.compression import CompressionSettings
 from raysearch.data import distillation_data, from_arrays
 from raysearch.models import build, load_teacher, trace
 from trainables.bayesnas.compression.curvature import diagonal
-from trainables.bayesnas.compression.recursion import recursive_diagonal
 from trainables.bayesnas.compression.run import CompressionRun
+from trainables.bayesnas.recursion import recursive_diagonal
 from trainables.context import DistillationContext
 from trainables.recipe import Recipe
 from trainables.training import Training

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from raysearch.errors import ConfigError
 
 Kind = Literal["cells", "proxyless"]
-Hessian = Literal["ggn", "exact"]
+Hessian = Literal["ggn", "exact", "recursive"]
 Schedule = Literal["cosine", "constant"]
 
 FIELD = "search.options."
@@ -47,9 +47,9 @@ class SuperNetSettings:
             network run away.
         schedule: of the weights' learning rate over the run: "cosine" to zero or "constant"; faithful runs keep it constant. That
             of the switches is constant. A network that is pruned late in a cosine does not recover.
-        hessian: "ggn" (unbiased: `probes` random signs a sample) or "exact" (the same matrix's exact diagonal, one backward pass a
-            class). The thesis's diagonal recursion is not offered for switches: many paths that are added into one node read the same
-            images, and it leaves all of their correlations out.
+        hessian: "ggn" (unbiased: `probes` random signs a sample), "exact" (the same matrix's exact diagonal, one backward pass a
+            class), or "recursive" (the thesis's diagonal recursion: it leaves out what couples the numbers of an image, so that it
+            is far below the other two).
         probes: backward passes of "ggn".
         hessian_batches: over how many batches the curvature is averaged.
     """

@@ -15,7 +15,8 @@ Three ways to the same diagonal:
   pass a switch costs most of all.
 * `forward_diagonal`: one `torch.func.jvp` a switch; needs no copies of the switches, so samples may depend on each other.
 
-Samples must not see each other in the first two: BatchNorm in evaluation mode.
+Samples must not see each other in the first two: BatchNorm in evaluation mode. The thesis's own diagonal, which is another one, is in
+`trainables.bayesnas.recursion`.
 """
 
 from __future__ import annotations

@@ -335,7 +335,7 @@ class BayesCompressionTrainable(RunTrainable):
         from trainables.bayesnas.compression.curvature import measurable
         from trainables.bayesnas.compression.groups import make_groups
         from trainables.bayesnas.compression.places import find_places
-        from trainables.bayesnas.compression.recursion import recursive_diagonal
+        from trainables.bayesnas.recursion import recursive_diagonal
 
         with torch.random.fork_rng(devices=[]):
             module = build(teacher)

@@ -99,10 +99,8 @@ class FactorizedReduce(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images: [B, C, H, W] -> [B, C', ceil(H / 2), ceil(W / 2)]."""
         images = self.relu(images)
-        # an odd side has no last pixel to shift to: a zero stands there
-        down, right = images.shape[2] % 2, images.shape[3] % 2
-        shifted = pad(images, (0, right, 0, down)) if down or right else images
-        parts = [self.even(images), self.odd(shifted[:, :, 1:, 1:])]
+        # shifted by a pixel; an odd side has no last one, so a zero stands there
+        parts = [self.even(images), self.odd(pad(images, (-1, 1, -1, 1)))]
         return self.bn(torch.cat(parts, dim=1))
 
 

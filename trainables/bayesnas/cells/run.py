@@ -26,6 +26,7 @@ from raysearch.models.calibration import recalibrate
 from trainables.bayesnas.cells.derivation import kept_in_tree, without_weakest
 from trainables.bayesnas.cells.derived import Sized, Sizing, costliest_cells
 from trainables.bayesnas.cells.genotype import CellGenotype, Genotype, TreeGenotype
+from trainables.bayesnas.cells.recursion import SwitchRecursion
 from trainables.bayesnas.cells.supernet import make_super_net
 from trainables.bayesnas.cells.switches import Switches
 from trainables.bayesnas.cells.trees import OUTPUT
@@ -238,6 +239,10 @@ class SuperNetRun:
         """H of one batch, [S]; BatchNorm in evaluation mode, so that samples are independent."""
         images = self._images(indices, generator)
         self.network.eval()
+        if self.settings.hessian == "recursive":
+            labels = self._data.train.labels[indices]
+            self._recursion = self._recursion or SwitchRecursion(self._net, self._on)
+            return self._recursion.diagonal(images, labels, self.switches.weights)
 
         def logits_of(copies: torch.Tensor) -> torch.Tensor:
             return self._net.logits(images, self._factors(copies))
@@ -259,6 +264,7 @@ class SuperNetRun:
         """Which paths are computed."""
         active = self.switches.active.tolist()
         self._on = [[active[place] for place in group] for group in self._net.layout.operations]
+        self._recursion: SwitchRecursion | None = None
 
     def _offer(self) -> None:
         """The student of the present genotype, where one fits."""

@@ -26,9 +26,9 @@ from trainables.bayesnas.compression.groups import NO_GROUP, make_groups
 from trainables.bayesnas.compression.penalised import PenalisedTraining, recipe_of, temperatures
 from trainables.bayesnas.compression.places import find_places, scale_free
 from trainables.bayesnas.compression.prior import GroupPrior
-from trainables.bayesnas.compression.recursion import recursive_diagonal
 from trainables.bayesnas.compression.saliency import group_worth, quadratic_loss, units
 from trainables.bayesnas.compression.structure import Builder, Structure
+from trainables.bayesnas.recursion import recursive_diagonal
 from trainables.bayesnas.run import FoundStudent
 from trainables.context import DistillationContext
 from trainables.training import recalibrate

@@ -122,6 +122,25 @@ def test_a_run_that_is_saved_and_loaded_ends_with_the_same_gammas(
     assert other.history["epochs"][0] != whole.history["epochs"][0]
 
 
+@pytest.mark.parametrize("settings", [CELLS, replace(TREES, epochs=2)])
+def test_a_run_takes_the_recursion_for_its_curvature(
+    few: DistillationContext, settings: SuperNetSettings
+) -> None:
+    runs = [
+        SuperNetRun(few, replace(settings, hessian=name), lam=0.01, seed=0)
+        for name in ("recursive", "exact")
+    ]
+    for run in runs:
+        while not run.complete:
+            run.train_epoch()
+    recursive, exact = runs
+    assert not recursive.diverged
+    assert recursive.students
+    assert recursive.switches.gamma.isfinite().all()
+    assert not torch.equal(recursive.switches.gamma, exact.switches.gamma)
+    assert recursive.history["epochs"][0] == exact.history["epochs"][0]  # before any update
+
+
 def test_the_faithful_protocol_updates_once_and_splits_the_images(few: DistillationContext) -> None:
     run = SuperNetRun(few, replace(TREES, faithful=True), lam=0.01, seed=0)
     first = torch.cat(run._batches(torch.Generator().manual_seed(0)))
