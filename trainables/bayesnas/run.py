@@ -37,7 +37,7 @@ class Run(Protocol):
     context's seed, never from a global generator; a saved and loaded run continues exactly.
 
     Attributes:
-        students: found so far, in their order.
+        students: found so far, each once, in the order of their epochs; one that is found again is the later one alone.
         history: for the report, JSON-native.
         complete: the last epoch is done.
         diverged: a loss or a weight is no longer finite.

@@ -73,7 +73,7 @@ class RunTrainable(DistillationTrainable):
         super()._forget()
         self._run: Run | None = None
         self._points: list[dict[str, float]] = []
-        self._kept: dict[int, dict[str, Any]] = {}  # place among the run's students -> its entry
+        self._kept: list[dict[str, Any]] = []  # the entries of the run's students
 
     def __repr__(self) -> str:
         return type(self).__name__
@@ -155,7 +155,7 @@ class RunTrainable(DistillationTrainable):
         if state:
             run.load_state_dict(state["run"])
             self._points = [dict(point) for point in state["points"]]
-            self._kept = dict(enumerate(state["kept"]))
+            self._kept = list(state["kept"])
             self._seconds, self._cpu_seconds = state["seconds"], state["cpu_seconds"]
         self._run = run
         return run
@@ -180,7 +180,7 @@ class RunTrainable(DistillationTrainable):
         return {
             "run": self._run.state_dict(),
             "points": self._points,
-            "kept": list(self._kept.values()),
+            "kept": self._kept,
             "lam": self.lam,
             "settings": self._told,
             "seconds": self._seconds,
@@ -193,16 +193,18 @@ class RunTrainable(DistillationTrainable):
     def _keep_students(self, run: Run) -> None:
         """Enters what the run has found since the last look, and leaves the weights in the run's folder."""
         folder = self._context.weights_folder
-        for place, student in enumerate(run.students):
-            if place in self._kept:
-                continue
-            entry = self._entry(student)
-            if folder is not None and student.weights is not None:
-                path = Path(folder) / f"{START}-{entry['architecture_id']}.safetensors"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                state = {name: _plain(value) for name, value in student.weights.items()}
-                save_weights(state, path)
-            self._kept[place] = entry
+        known = {(entry["architecture"], entry["epoch"]): entry for entry in self._kept}
+        self._kept = []
+        for student in run.students:
+            entry = known.get((student.text, student.epoch))
+            if entry is None:
+                entry = self._entry(student)
+                if folder is not None and student.weights is not None:
+                    path = Path(folder) / f"{START}-{entry['architecture_id']}.safetensors"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    state = {name: _plain(value) for name, value in student.weights.items()}
+                    save_weights(state, path)
+            self._kept.append(entry)
 
     def _entry(self, student: FoundStudent) -> dict[str, Any]:
         """A found student, JSON-native."""
@@ -240,7 +242,7 @@ class RunTrainable(DistillationTrainable):
         folder, name = self._context.history_folder, self._run_name()
         if folder is None or name is None:
             return
-        found = list(self._kept.values())
+        found = list(self._kept)
         history = {**run.history, "lam": self.lam, "run": self.config["run"], "students": found}
         # not indented: thousands of numbers
         text = json.dumps(_finite(history), separators=(",", ":"), allow_nan=False)
@@ -283,7 +285,7 @@ class RunTrainable(DistillationTrainable):
 
     def _run_facts(self) -> dict[str, Any]:
         """What every result of a run holds, whatever became of it."""
-        found = list(self._kept.values())
+        found = list(self._kept)
         return {
             "teacher_accuracy": self._context.teacher_accuracy,
             "lam": self.lam,

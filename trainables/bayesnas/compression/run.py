@@ -236,7 +236,8 @@ class CompressionRun:
             # before the first update all omega are one; after the last what is left recovers
             if length and 0 < len(self._updates) < self.settings.updates and not self._arrived:
                 self.prior.shrink(
-                    {k: self._weights[k].data for k in self.prior.groups.keys}, length * self._lam_now
+                    {k: self._weights[k].data for k in self.prior.groups.keys},
+                    length * self._lam_now,
                 )
             self._apply_masks()
 
@@ -337,12 +338,12 @@ class CompressionRun:
         if not self._fitter.fits(structure, self.limits):
             edits = self.space.repair(self.space.batch([edits]))[0]  # layers must go, too
         text = str(edits)
-        if any(one.text == text for one in self.students):
-            return
         student = self.context.search_space.apply(text)
         weights = self._student_weights(student, structure)
-        found = {key: float(metrics[key]) for key in ("accuracy", "loss")} if exact else {}
-        self.students.append(FoundStudent(text, student, weights, self.epochs_done, found))
+        measured = {key: float(metrics[key]) for key in ("accuracy", "loss")} if exact else {}
+        found = FoundStudent(text, student, weights, self.epochs_done, measured)
+        # within a budget a run ends with the structure that an earlier state was cut to, and has trained it since
+        self.students = [one for one in self.students if one.text != text] + [found]
 
     def _student_weights(
         self, student: Architecture, structure: Structure
