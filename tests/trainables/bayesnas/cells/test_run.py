@@ -178,9 +178,9 @@ def test_a_switch_ends_where_the_penalty_puts_it() -> None:
     ],
 )
 def test_wrong_settings_are_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"search\.options\.{name} is .*: take"):
+    with pytest.raises(ConfigError, match=rf"search\.options\.{name} is .*, but it must be"):
         SuperNetSettings.from_dict({name: value})
-    with pytest.raises(ConfigError, match=r"search\.options\.cell is unknown"):
+    with pytest.raises(ConfigError, match=r"search\.options\.cell is not an option of bayes_nas"):
         SuperNetSettings.from_dict({"cell": 1})
 
 
