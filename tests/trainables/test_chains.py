@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -35,9 +36,9 @@ def chains(sampler, count):
     """Some small networks that the sampler draws."""
     rows = sample_chains(4000, 0, SHAPE, 10, sampler=sampler)
     drawn = (decode_chain(one, SHAPE, 10) for one in rows[valid_chains(rows, SHAPE, 10)])
-    small = [network for network in drawn if network.macs <= MAX_MACS]
-    assert len(small) >= count
-    return small[:count]
+    small = list(islice((network for network in drawn if network.macs <= MAX_MACS), count))
+    assert len(small) == count
+    return small
 
 
 @pytest.mark.usefixtures("ray_cluster")
