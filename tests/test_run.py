@@ -141,9 +141,10 @@ def test_the_exported_module_gives_the_reported_validation_accuracy(finished):
 
 
 def test_the_best_student_is_the_best_on_validation_and_never_worse_than_the_uniform_one(finished):
-    accuracies = [student.accuracy for student in finished.students]
-    assert accuracies == sorted(accuracies, reverse=True)
-    assert finished.best.accuracy >= finished.summary["baselines"]["uniform"]["accuracy"]
+    """Within a budget by the cross-entropy, which is less of a lottery than the accuracy."""
+    losses = [student.metrics["loss"] for student in finished.students]
+    assert losses == sorted(losses)
+    assert losses[0] <= finished.summary["baselines"]["uniform"]["loss"]
 
 
 def test_the_uniform_student_is_among_the_search_s_first_candidates(finished):
