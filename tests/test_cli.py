@@ -322,7 +322,10 @@ def stop(process, log, *, after, by):
 
 
 def test_a_run_that_is_killed_and_then_interrupted_continues(folder, environment, ray_cluster):
-    """Killed; continued by the command line and interrupted; continued in this process, which is cheaper."""
+    """Killed with the Ray that it started; continued by the command line on the Ray of the tests, and interrupted; continued in this
+    process."""
+    import ray
+
     run = folder / "runs" / "cut"
     log = run / "observations.jsonl"
     arguments = ["run", *SMALL, "search.trials=6", "baselines=[uniform]", "run.name=cut"]
@@ -331,7 +334,8 @@ def test_a_run_that_is_killed_and_then_interrupted_continues(folder, environment
     assert process.returncode == -signal.SIGKILL
     assert not (run / "report.html").exists()
 
-    process = start(["resume", str(run)], folder, environment)
+    attached = {**environment, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    process = start(["resume", str(run), "cluster.address=auto"], folder, attached)
     interrupted, errors = stop(process, log, after=4, by=signal.SIGINT)
     assert process.returncode == 130
     assert f"resume {run}" in errors

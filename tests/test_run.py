@@ -21,7 +21,7 @@ from raysearch.errors import ConfigError, RunFolderError
 
 SMALL = {
     "teacher": {"epochs": 3},
-    "search": {"trials": 5},
+    "search": {"trials": 5, "concurrency": 1, "options": {"num_initial": 2}},
     "distill": {"epochs": 2},
     "finish": {"epochs": 2, "students": 2},
 }
@@ -168,8 +168,25 @@ def test_what_the_model_knew_of_each_full_student_is_kept_and_shown(finished):
     assert "What the search&#x27;s model knew" in (finished.path / "report.html").read_text()
 
 
-def test_actors_are_started_once_a_slot(finished):
-    assert finished.summary["actor_starts"] <= 2
+def test_the_same_seed_gives_the_same_run_at_concurrency_one(finished, storage):
+    """Baselines or not. The first run is extended only below."""
+    again = raysearch.compress(
+        config={**SMALL, "baselines": ["uniform"]},
+        storage=str(storage),
+        name="again",
+        progress=False,
+    )
+    keys = ("architecture", "value", "status", "curve", "predicted", "predicted_sd")
+    first, second = (
+        [{k: r.get(k) for k in keys} for r in observations(run.path)] for run in (finished, again)
+    )
+    assert first == second
+    made = [record for record in observations(again.path) if record.get("origin") == "model"]
+    assert made
+    assert all(record["predicted_sd"] > 0 for record in made)
+    assert finished.best.metrics["test_accuracy"] == again.best.metrics["test_accuracy"]
+    one, two = (load_file(run.best.path / "weights.safetensors") for run in (finished, again))
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_resuming_a_finished_run_repeats_nothing_and_more_trials_extend_it(finished):
@@ -196,35 +213,6 @@ def test_an_override_that_would_change_the_meaning_of_results_is_refused(finishe
 def test_a_name_that_exists_is_refused(finished, storage):
     with pytest.raises(RunFolderError, match=r"run\.name: 'finished' exists"):
         raysearch.compress(config=SMALL, storage=str(storage), name="finished", progress=False)
-
-
-def test_the_same_seed_gives_the_same_run_at_concurrency_one(ray_cluster, tmp_path):
-    runs = [
-        raysearch.compress(
-            config=SMALL,
-            overrides=[
-                "search.concurrency=1",
-                "search.trials=4",
-                "search.options.num_initial=2",
-                "distill.epochs=1",
-                "finish.students=1",
-                "baselines=[]",
-            ],
-            storage=str(tmp_path),
-            name=name,
-            progress=False,
-        )
-        for name in ("one", "two")
-    ]
-    keys = ("architecture", "value", "status", "curve", "predicted", "predicted_sd")
-    first, second = ([{k: r.get(k) for k in keys} for r in observations(run.path)] for run in runs)
-    assert first == second
-    made = [record for record in observations(runs[0].path) if record.get("origin") == "model"]
-    assert made
-    assert all(record["predicted_sd"] > 0 for record in made)
-    assert runs[0].best.metrics["test_accuracy"] == runs[1].best.metrics["test_accuracy"]
-    one, two = (load_file(run.best.path / "weights.safetensors") for run in runs)
-    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 class PlainNet(torch.nn.Module):

@@ -48,6 +48,7 @@ def test_the_method_trains_both_students_and_the_uniform_one(pruned):
     assert sorted(filter(None, found.values())) == ["prune-l2", "prune-taylor"]
     assert len(found) == 3
     assert all(r["status"] == "full" for r in lines(pruned.path / "observations.jsonl"))
+    assert pruned.summary["actor_starts"] <= 2  # once a slot
     finished = channels(lines(pruned.path / "finished.jsonl"))
     assert finished == found
     limit = pruned.summary["budget"]["params"]
