@@ -39,7 +39,7 @@ CELLS = SuperNetSettings(
 @pytest.fixture(scope="module")
 def context() -> DistillationContext:
     """The digits, with enough of them to learn from."""
-    config = {"data": {"validation": 600}, "distill": {"epochs": 1}}
+    config = {"data": {"validation": 200}, "distill": {"epochs": 1}}
     return make_untrained(make_problem(config))
 
 
