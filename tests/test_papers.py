@@ -3,6 +3,7 @@
 import pytest
 
 from raysearch.architecture.view import view
+from raysearch.models import load_teacher, num_parameters
 from raysearch.subject import load_graph, make_space
 from searchers.registry import make_algorithm
 from tests.papers import (
@@ -100,14 +101,22 @@ def test_nothing_is_taken_from_our_defaults_in_silence(name):
 
 
 @pytest.mark.parametrize("name", ESNAC)
-def test_teachers_and_spaces_have_the_papers_sizes(name):
-    config = of_esnac(name)
+def test_teachers_have_the_printed_parameters(name):
     data, teacher = name.split("_")
-    _, architecture = load_graph(config, DATA[data], (3, 32, 32))
+    model = of_esnac(name).teacher.model
+    module = load_teacher(model, num_classes=DATA[data], input_shape=(3, 32, 32))
+    assert round(num_parameters(module) / 1e6, 2) == TEACHERS[teacher][1][data == "cifar100"]
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_spaces_have_the_papers_sizes_and_the_method_takes_the_options(teacher):
+    """With ten classes: the classes change neither layers nor widths nor pairs."""
+    config = of_esnac(f"cifar10_{teacher}")
+    _, architecture = load_graph(config, 10, (3, 32, 32))
     space = make_space(config, architecture)
     _, millions, (layers, widths, pairs) = TEACHERS[teacher]
     seen = view(architecture)
-    assert round(architecture.num_params / 1e6, 2) == millions[data == "cifar100"]
+    assert round(architecture.num_params / 1e6, 2) == millions[0]
     assert (len(seen.listed), len(space.groups)) == (layers, widths)
     assert len(space.skip_pairs) + len(seen.edges) == pairs
     assert not [group for group in space.groups if group.frozen]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from raysearch.models import load_teacher, num_parameters
 from raysearch.plan import effort_of
 from raysearch.subject import load_graph, make_space
 from searchers.registry import make_algorithm
@@ -79,15 +80,28 @@ def test_the_papers_numbers_stand_in_each_file(name):
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_teachers_have_the_printed_sizes_and_the_method_takes_the_options(name):
-    config = of_paper(name)
+def test_teachers_have_the_printed_sizes(name):
     classes, shape, params, printed, _, _ = PAPER[name]
+    model = of_paper(name).teacher.model
+    assert num_parameters(load_teacher(model, num_classes=classes, input_shape=shape)) == params
+    assert params / 1e6 == pytest.approx(printed, rel=3e-3)
+
+
+@pytest.fixture(scope="module", params=["fashion_mnist_conv7", "cifar10_conv10"])
+def space(request):
+    """Of one file for each network."""
+    config = of_paper(request.param)
+    classes, shape, params, _, _, _ = PAPER[request.param]
     _, architecture = load_graph(config, classes, shape)
     assert architecture.num_params == params
-    assert params / 1e6 == pytest.approx(printed, rel=3e-3)
-    space = make_space(config, architecture)
-    method = make_algorithm(config.search.method, space, options=config.search.options)
-    assert (method.faithful, method.num_initial) == (True, 1500)  # pyright: ignore[reportAttributeAccessIssue]
+    return make_space(config, architecture)
+
+
+def test_the_method_takes_the_options(space):
+    for name in PAPER:
+        search = of_paper(name).search
+        method = make_algorithm(search.method, space, options=search.options)
+        assert (method.faithful, method.num_initial) == (True, 1500)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("name", READY)
