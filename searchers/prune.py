@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from raysearch.errors import ConfigError
-from searchers.algorithm import Exhausted, Observation, Proposal
-from searchers.ledger import Ledger, check_version
+from searchers.algorithm import Proposal
+from searchers.given import GivenAlgorithm
 
 if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DEFAULT_FORMS = ("l2", "taylor")
 
 
-class PruneAlgorithm:
+class PruneAlgorithm(GivenAlgorithm):
     """Proposes pruned students in the order of their forms, and ends.
 
     Who prunes needs the teacher's weights, which no algorithm has: a run hands the students in.
@@ -39,27 +39,13 @@ class PruneAlgorithm:
         from raysearch.models.pruned import check_forms
 
         del seed
-        self.space = space
+        super().__init__(space)
         self.forms = check_forms("search.options.forms", forms)
         self._students = None if pruned is None else list(pruned(self.forms))
-        self._ledger = Ledger(space)
 
-    def ask(self) -> Proposal | None:
+    def given(self) -> Sequence[Proposal]:
         if self._students is None:
             raise ConfigError(
                 "search.method 'prune' needs the teacher's weights, which only a run has; use `raysearch run` or raysearch.compress"
             )
-        for student in self._students:
-            if self._ledger.is_new(student.architecture):
-                return self._ledger.propose(student.architecture, **student.extra)
-        raise Exhausted
-
-    def tell(self, observation: Observation) -> None:
-        self._ledger.record(observation)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"version": 1, "ledger": self._ledger.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        check_version(state, 1)
-        self._ledger.load_state_dict(state["ledger"])
+        return self._students

@@ -18,7 +18,6 @@ import dataclasses
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,7 @@ from searchers.algorithm import (
     check_int,
     is_busy,
 )
+from searchers.books import Books
 from searchers.ledger import Identifier, check_version
 from searchers.state import dump_state, load_state
 from searchers.tracking import KEYS, LiveTrial, architecture_in, suggestion_of
@@ -73,7 +73,6 @@ class TuneSearcher(Searcher):
         cache: architecture id -> outcome of earlier evaluations: such a proposal is answered at once.
 
     Attributes:
-        observations: the outcomes of this search's own trials, in the order of telling; values are signed, higher is better.
         error: what made the algorithm fail, or the user's mistake that only a result could show; proposing has ended then.
         restore_error: why the saved state could not be read; `suggest` raises it.
         num_failed_saves: snapshots that could not be written; the previous one stays.
@@ -101,22 +100,20 @@ class TuneSearcher(Searcher):
         self.num_trials = None if num_trials is None else check_int("num_trials", num_trials, 1)
         self.max_concurrent = max_concurrent
         self.max_retries = check_int("max_retries", max_retries, 0)
-        self.observations: list[Observation] = []
         self.error: Exception | None = None
         self.restore_error: Exception | None = None
         self.num_failed_saves = 0
         self._identify = Identifier(space)
         self._cache = dict(cache or {})
-        self._ids: list[str] = []  # of the observations
-        self._known: dict[str, Observation] = {}  # own full outcomes by id
-        self._live: dict[str, LiveTrial] = {}
-        self._retries: deque[LiveTrial] = deque()
-        self._followers: dict[str, list[Proposal]] = {}
-        self._num_started = 0
+        self._books = Books()
         self._num_answered = 0  # since the last proposal that became a trial
-        self._exhausted = False
         self._seen_metric = False
         self._num_polls, self._last_call_s = 0, float("inf")
+
+    @property
+    def observations(self) -> list[Observation]:
+        """The outcomes of this search's own trials, in the order of telling; values are signed, higher is better."""
+        return self._books.observations
 
     # What Tune sets
 
@@ -154,24 +151,24 @@ class TuneSearcher(Searcher):
         # settled only now: a ConcurrencyLimiter must read None before Tune has set its own
         self._metric, self._mode = self._metric or DEFAULT_METRIC, self._mode or DEFAULT_MODE
         self._watch_polls()
-        if trial_id not in self._live:
-            occupied = sum(not trial.paused for trial in self._live.values())
-            if self.max_concurrent is not None and occupied >= self.max_concurrent:
+        if trial_id not in self._books.live:
+            limit = self.max_concurrent
+            if limit is not None and self._books.num_occupied >= limit:
                 return None
-            trial = self._retries.popleft() if self._retries else self._next_trial()
+            trial = self._books.retries.popleft() if self._books.retries else self._next_trial()
             if trial is None:
-                if self._live or not self._ended:
+                if self._books.live or not self._ended:
                     return None
                 return Searcher.FINISHED  # pyright: ignore[reportReturnType]  # Ray's annotation omits it
-            self._live[trial_id] = trial
-        trial = self._live[trial_id]
+            self._books.live[trial_id] = trial
+        trial = self._books.live[trial_id]
         return suggestion_of(trial.proposal, trial.architecture_id)
 
     @property
     def _ended(self) -> bool:
         """No new student will be proposed."""
-        spent = self.num_trials is not None and self._num_started >= self.num_trials
-        return spent or self._exhausted or self.error is not None
+        spent = self.num_trials is not None and self._books.num_started >= self.num_trials
+        return spent or self._books.exhausted or self.error is not None
 
     def _next_trial(self) -> LiveTrial | None:
         """Asks until a proposal needs a trial; answers those with a known outcome at once."""
@@ -182,44 +179,40 @@ class TuneSearcher(Searcher):
             if trial is None:
                 return None
             identity = trial.key
-            known = self._known.get(identity) or self._cache.get(identity)
+            known = self._books.known.get(identity) or self._cache.get(identity)
             if known is not None:
                 self._tell(_answer(known, trial.proposal))
-            elif self._is_running(identity):
-                self._followers.setdefault(identity, []).append(trial.proposal)
+            elif self._books.is_running(identity):
+                self._books.followers.setdefault(identity, []).append(trial.proposal)
             else:
-                self._num_started += 1
+                self._books.num_started += 1
                 self._num_answered = 0
                 return trial
             self._num_answered += 1
             if self._num_answered >= ANSWERS_IN_A_ROW:
                 logger.warning("%d proposals in a row were known: ending", ANSWERS_IN_A_ROW)
-                self._exhausted = True
+                self._books.exhausted = True
         return None
 
     def _ask(self) -> LiveTrial | None:
         # Tune asks again while trials run; a caller without Ray may not
-        if self._live and ray.is_initialized() and is_busy(self.algorithm):
+        if self._books.live and ray.is_initialized() and is_busy(self.algorithm):
             return None
         try:
             proposal = self.algorithm.ask()
         except Exhausted:
-            self._exhausted = True
+            self._books.exhausted = True
             return None
         if proposal is None:
             return None
         return LiveTrial(proposal, self._identify(proposal.architecture))
-
-    def _is_running(self, key: str) -> bool:
-        trials = (*self._live.values(), *self._retries)
-        return any(trial.key == key for trial in trials)
 
     # Results
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keeps the last value and the curve; Tune does not call this for the last result."""
         self._num_polls = 0
-        trial = self._live.get(trial_id) or self._adopt(trial_id, result)
+        trial = self._books.live.get(trial_id) or self._adopt(trial_id, result)
         if trial is not None:
             self._update(trial, result)
 
@@ -228,10 +221,10 @@ class TuneSearcher(Searcher):
     ) -> None:
         """Tells the outcome, or queues a crashed student again."""
         self._num_polls = 0
-        trial = self._live.get(trial_id) or self._adopt(trial_id, result or {})
+        trial = self._books.live.get(trial_id) or self._adopt(trial_id, result or {})
         if trial is None:
             return
-        del self._live[trial_id]
+        del self._books.live[trial_id]
         if error:
             self._retry(trial)
             return
@@ -241,17 +234,17 @@ class TuneSearcher(Searcher):
 
     def on_pause(self, trial_id: str) -> None:
         """A paused trial occupies no slot (HyperBandForBOHB calls this on any searcher)."""
-        if trial_id in self._live:
-            self._live[trial_id].paused = True
+        if trial_id in self._books.live:
+            self._books.live[trial_id].paused = True
 
     def on_unpause(self, trial_id: str) -> None:
         """The trial runs again."""
-        if trial_id in self._live:
-            self._live[trial_id].paused = False
+        if trial_id in self._books.live:
+            self._books.live[trial_id].paused = False
 
     def requeue_lost(self) -> None:
         """Queues every live trial again: for a caller that knows that none of them runs any more."""
-        lost, self._live = self._live, {}
+        lost, self._books.live = self._books.live, {}
         for trial in lost.values():
             self._retry(trial)
 
@@ -277,30 +270,23 @@ class TuneSearcher(Searcher):
             return None
         extra = {key: value for key in KEYS if (value := result.get(f"config/{key}")) is not None}
         adopted = LiveTrial(Proposal(text, extra), identity)
-        queued = [trial for trial in self._retries if trial.key == adopted.key]
-        for trial in queued:
-            self._retries.remove(trial)
-        self._live[trial_id] = queued[0] if queued else adopted
-        return self._live[trial_id]
+        return self._books.adopt(trial_id, adopted)
 
     def _retry(self, trial: LiveTrial) -> None:
         if trial.attempts > self.max_retries:
             self._record(trial, trial.failure())
             return
         again = LiveTrial(trial.proposal, trial.architecture_id, trial.attempts + 1)
-        self._retries.append(again)
+        self._books.retries.append(again)
 
     def _record(self, trial: LiveTrial, observation: Observation) -> None:
         """Enters the outcome of a trial and tells it, also for the proposals that waited for it."""
         identity = trial.key
-        if identity in self._known:
+        if identity in self._books.known:
             return  # a second run of a student, adopted: its first outcome stands
-        self.observations.append(observation)
-        self._ids.append(identity)
-        if observation.status == "full":
-            self._known[identity] = observation
+        waiting = self._books.enter(identity, observation)
         self._tell(observation)
-        for proposal in self._followers.pop(identity, []):
+        for proposal in waiting:
             self._tell(_answer(observation, proposal))
 
     def _tell(self, observation: Observation) -> None:
@@ -330,10 +316,12 @@ class TuneSearcher(Searcher):
         if self._num_polls < POLLS:
             return
         self._num_polls = 0
-        if self._live:
-            logger.warning("Tune lost %d trials without a word: starting again", len(self._live))
+        if self._books.live:
+            logger.warning(
+                "Tune lost %d trials without a word: starting again", len(self._books.live)
+            )
             self.requeue_lost()
-        elif not self._retries and not self._ended:
+        elif not self._books.retries and not self._ended:
             self._give_up(RunError("the algorithm proposes nothing while nothing is running"))
 
     # State
@@ -344,16 +332,7 @@ class TuneSearcher(Searcher):
             "version": STATE_VERSION,
             "algorithm_class": type(self.algorithm).__name__,
             "algorithm": self.algorithm.state_dict(),
-            "observations": [observation.to_dict() for observation in self.observations],
-            "ids": list(self._ids),
-            "live": {key: trial.to_dict() for key, trial in self._live.items()},
-            "retries": [trial.to_dict() for trial in self._retries],
-            "followers": {
-                key: [dataclasses.asdict(proposal) for proposal in proposals]
-                for key, proposals in self._followers.items()
-            },
-            "num_started": self._num_started,
-            "exhausted": self._exhausted,
+            **self._books.to_dict(),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -367,18 +346,7 @@ class TuneSearcher(Searcher):
         if state["algorithm_class"] != mine:
             raise ValueError(f"it belongs to {state['algorithm_class']}, not to {mine}")
         self.algorithm.load_state_dict(state["algorithm"])
-        self.observations = [Observation.from_dict(values) for values in state["observations"]]
-        self._ids = list(state["ids"])
-        outcomes = zip(self._ids, self.observations, strict=True)
-        self._known = {key: outcome for key, outcome in outcomes if outcome.status == "full"}
-        self._live = {key: LiveTrial.from_dict(trial) for key, trial in state["live"].items()}
-        self._retries = deque(LiveTrial.from_dict(trial) for trial in state["retries"])
-        self._followers = {
-            key: [Proposal(**values) for values in proposals]
-            for key, proposals in state["followers"].items()
-        }
-        self._num_started = state["num_started"]
-        self._exhausted = state["exhausted"]
+        self._books = Books.from_dict(state)
 
     def save(self, checkpoint_path: str) -> None:
         """Writes the state; on failure logs, counts, and leaves the file as it was."""

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from searchers.algorithm import Exhausted, Observation, Proposal
-from searchers.ledger import Ledger, check_version
+from searchers.algorithm import Proposal
+from searchers.given import GivenAlgorithm
 
 if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
 
 
-class UniformAlgorithm:
+class UniformAlgorithm(GivenAlgorithm):
     """Proposes the uniformly scaled student and ends."""
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         del seed  # nothing is random here; every method takes one
-        self.space = space
-        self._ledger = Ledger(space)
+        super().__init__(space)
 
-    def ask(self) -> Proposal | None:
-        if not self._ledger.is_new(uniform := self.space.uniform()):
-            raise Exhausted
-        return self._ledger.propose(uniform, origin="uniform")
-
-    def tell(self, observation: Observation) -> None:
-        self._ledger.record(observation)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"version": 1, "ledger": self._ledger.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        check_version(state, 1)
-        self._ledger.load_state_dict(state["ledger"])
+    def given(self) -> Sequence[Proposal]:
+        return [Proposal(str(self.space.uniform()), {"origin": "uniform"})]

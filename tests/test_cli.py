@@ -18,15 +18,13 @@ from raysearch import resume
 from raysearch.models import load_teacher
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["teacher.epochs=2", "finish.epochs=2", "finish.students=1", "distill.epochs=2"]
+SMALL = ["teacher.epochs=3", "finish.epochs=2", "finish.students=1", "distill.epochs=2"]
 
 
 @pytest.fixture
-def environment(tmp_path_factory):
-    cache = tmp_path_factory.getbasetemp() / "cli-cache"
+def environment():
     return {
         **os.environ,
-        "RAYSEARCH_CACHE": str(cache),
         "PYTHONPATH": str(ROOT),
         "RAY_AUTH_MODE": "disabled",
     }
@@ -314,31 +312,38 @@ def wait_for_lines(process, log, count):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-def test_a_run_that_is_killed_or_interrupted_continues(
-    folder, environment, sent, status, ray_cluster
-):
-    """By the command line after the one, in this process, which is cheaper, after the other."""
+def stop(process, log, *, after, by):
+    """Sends the signal when the log has that many lines; returns the whole lines that were left, and what was said."""
+    wait_for_lines(process, log, after)
+    os.kill(process.pid, by)
+    _, errors = process.communicate()
+    left = log.read_bytes()
+    return left[: left.rfind(b"\n") + 1], errors
+
+
+def test_a_run_that_is_killed_and_then_interrupted_continues(folder, environment, ray_cluster):
+    """Killed with the Ray that it started; continued by the command line on the Ray of the tests, and interrupted; continued in this
+    process."""
+    import ray
+
     run = folder / "runs" / "cut"
     log = run / "observations.jsonl"
     arguments = ["run", *SMALL, "search.trials=6", "baselines=[uniform]", "run.name=cut"]
     process = start(arguments, folder, environment)
-    wait_for_lines(process, log, 2)
-    os.kill(process.pid, sent)
-    _, errors = process.communicate()
-    assert process.returncode == status
-    if sent == signal.SIGINT:
-        assert f"resume {run}" in errors
-    before = log.read_bytes()
-    whole = before[: before.rfind(b"\n") + 1]
+    killed, _ = stop(process, log, after=2, by=signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
     assert not (run / "report.html").exists()
 
-    if sent == signal.SIGKILL:
-        done = raysearch("resume", str(run), cwd=folder, environment=environment)
-        assert done.returncode == 0, done.stderr
-    else:
-        resume(run, progress=False)
-    assert log.read_bytes().startswith(whole)
+    attached = {**environment, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    process = start(["resume", str(run), "cluster.address=auto"], folder, attached)
+    interrupted, errors = stop(process, log, after=4, by=signal.SIGINT)
+    assert process.returncode == 130
+    assert f"resume {run}" in errors
+    assert interrupted.startswith(killed)
+    assert not (run / "report.html").exists()
+
+    resume(run, progress=False)
+    assert log.read_bytes().startswith(interrupted)
     records = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(records) == 6
     assert len({record["architecture_id"] for record in records}) == 6

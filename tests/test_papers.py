@@ -1,18 +1,18 @@
 """The ready configurations of ESNAC against the numbers that the paper fixes."""
 
-from pathlib import Path
-
 import pytest
-import yaml
 
 from raysearch.architecture.view import view
-from raysearch.config import Config, load_config
-from raysearch.plan import first_candidates, wants_uniform
-from raysearch.schedules import stage_scheduler
+from raysearch.models import load_teacher, num_parameters
 from raysearch.subject import load_graph, make_space
 from searchers.registry import make_algorithm
+from tests.papers import (
+    CONFIGS,
+    assert_nothing_is_left_to_defaults,
+    assert_nothing_of_ours_is_added,
+    ready,
+)
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DATA = {"cifar10": 10, "cifar100": 100}
 
 # the printed parameters with 10 and 100 classes in millions; layers, widths and pairs of the search space, which are the
@@ -77,7 +77,7 @@ NUMBERS = {
 
 
 def of_esnac(name):
-    return load_config(CONFIGS / "esnac" / f"{name}.yaml")
+    return ready(f"esnac/{name}")
 
 
 def test_there_is_a_file_for_each_teacher_and_data_set():
@@ -97,22 +97,26 @@ def test_the_papers_numbers_stand_in_each_file(name):
 
 @pytest.mark.parametrize("name", READY)
 def test_nothing_is_taken_from_our_defaults_in_silence(name):
-    raw = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    assert set(raw) == set(Config.model_fields)
-    for name, section in Config().model_dump().items():
-        if isinstance(section, dict) and name != "budget":
-            assert set(raw[name]) == set(section), name
+    assert_nothing_is_left_to_defaults(name)
 
 
 @pytest.mark.parametrize("name", ESNAC)
-def test_teachers_and_spaces_have_the_papers_sizes(name):
-    config = of_esnac(name)
+def test_teachers_have_the_printed_parameters(name):
     data, teacher = name.split("_")
-    _, architecture = load_graph(config, DATA[data], (3, 32, 32))
+    model = of_esnac(name).teacher.model
+    module = load_teacher(model, num_classes=DATA[data], input_shape=(3, 32, 32))
+    assert round(num_parameters(module) / 1e6, 2) == TEACHERS[teacher][1][data == "cifar100"]
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_spaces_have_the_papers_sizes_and_the_method_takes_the_options(teacher):
+    """With ten classes: the classes change neither layers nor widths nor pairs."""
+    config = of_esnac(f"cifar10_{teacher}")
+    _, architecture = load_graph(config, 10, (3, 32, 32))
     space = make_space(config, architecture)
     _, millions, (layers, widths, pairs) = TEACHERS[teacher]
     seen = view(architecture)
-    assert round(architecture.num_params / 1e6, 2) == millions[data == "cifar100"]
+    assert round(architecture.num_params / 1e6, 2) == millions[0]
     assert (len(seen.listed), len(space.groups)) == (layers, widths)
     assert len(space.skip_pairs) + len(seen.edges) == pairs
     assert not [group for group in space.groups if group.frozen]
@@ -124,17 +128,11 @@ def test_teachers_and_spaces_have_the_papers_sizes(name):
 
 @pytest.mark.parametrize("name", READY)
 def test_nothing_of_ours_comes_before_beside_or_between(name):
-    """No candidates before the method's, no uniform student, no trial that is stopped early."""
-    config = load_config(CONFIGS / f"{name}.yaml")
-    space: object = None  # nobody looks at it
-    assert first_candidates(config, space, floor=None, size="params") == []  # type: ignore[arg-type]
-    assert not wants_uniform(config)
-    scheduler = stage_scheduler(config)
-    assert not any(map(scheduler.stops, ("search", "random", "finish", "random_finish")))
+    assert_nothing_of_ours_is_added(ready(name))
 
 
 def test_the_small_example_differs_from_the_paper_where_it_says_so():
-    config, paper = load_config(CONFIGS / "digits_esnac.yaml"), of_esnac("cifar10_resnet18")
+    config, paper = ready("digits_esnac"), of_esnac("cifar10_resnet18")
     differ = {
         f"{name}.{key}" if isinstance(section, dict) else name
         for name, section in config.model_dump().items()

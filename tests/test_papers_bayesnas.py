@@ -1,21 +1,22 @@
 """The ready configurations of BayesNAS: nothing by silence, and what the thesis prints."""
 
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
-import yaml
 
 from raysearch.bayesnas.cells import SuperNetSettings
 from raysearch.bayesnas.compression import CompressionSettings
-from raysearch.config import Config, load_config
 from raysearch.models import num_parameters
 from raysearch.models.teachers.registry import load_teacher
-from raysearch.plan import first_candidates, wants_uniform
 from searchers.registry import make_algorithm
 from searchers.testing import make_chain_space
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+from tests.papers import (
+    CONFIGS,
+    assert_nothing_is_left_to_defaults,
+    assert_nothing_of_ours_is_added,
+    ready,
+    written,
+)
 
 COMPRESSIONS = ["bayesnas_lenet300", "bayesnas_lenet5", "bayesnas_resnet18"]
 SEARCHES = ["bayesnas_cells", "bayesnas_cells_small", "bayesnas_proxyless"]
@@ -29,10 +30,6 @@ TEACHERS = {
 }
 
 
-def ready(name):
-    return load_config(CONFIGS / f"{name}.yaml")
-
-
 def test_there_is_a_test_for_each_file():
     found = {file.stem for file in CONFIGS.glob("*bayes*.yaml")}
     assert found == set(READY)
@@ -40,14 +37,10 @@ def test_there_is_a_test_for_each_file():
 
 @pytest.mark.parametrize("name", READY)
 def test_nothing_is_taken_from_our_defaults_in_silence(name):
-    raw = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    assert set(raw) == set(Config.model_fields)
-    for section, defaults in Config().model_dump().items():
-        if isinstance(defaults, dict) and section != "budget":
-            assert set(raw[section]) == set(defaults), section
+    assert_nothing_is_left_to_defaults(name)
     kind = SuperNetSettings if name in SEARCHES else CompressionSettings
     named = {field.name for field in fields(kind)} | {"lambda_search", "lambdas"}
-    assert set(raw["search"]["options"]) == named
+    assert set(written(name)["search"]["options"]) == named
 
 
 @pytest.mark.parametrize("name", READY)
@@ -66,9 +59,7 @@ def test_the_method_takes_the_options(name):
 @pytest.mark.parametrize("name", [*COMPRESSIONS, *SEARCHES])
 def test_nothing_of_ours_comes_before_beside_or_between(name):
     config = ready(name)
-    space: object = None  # nobody looks at it
-    assert first_candidates(config, space, floor=None, size="params") == []  # type: ignore[arg-type]
-    assert not wants_uniform(config)
+    assert_nothing_of_ours_is_added(config)
     assert (config.schedule.name, config.baselines) == ("fifo", [])
 
 

@@ -1,17 +1,18 @@
 """The ready configurations of Architecture Compression against the numbers that the paper fixes."""
 
-from pathlib import Path
-
 import pytest
-import yaml
 
-from raysearch.config import Config, load_config
-from raysearch.plan import effort_of, first_candidates, wants_uniform
-from raysearch.schedules import stage_scheduler
+from raysearch.models import load_teacher, num_parameters
+from raysearch.plan import effort_of
 from raysearch.subject import load_graph, make_space
 from searchers.registry import make_algorithm
+from tests.papers import (
+    CONFIGS,
+    assert_nothing_is_left_to_defaults,
+    assert_nothing_of_ours_is_added,
+    ready,
+)
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 # classes, shape, parameters with our widths and the printed ones; the final recipe: epochs, rate, batch, milestones; steps of the fit
 PAPER = {
     "fashion_mnist_conv7": (10, (1, 28, 28), 707_754, 0.708, (50, 0.01, 64, [30]), 80_000),
@@ -47,7 +48,7 @@ FINISH = {
 
 
 def of_paper(name):
-    return load_config(CONFIGS / "architecture_compression" / f"{name}.yaml")
+    return ready(f"architecture_compression/{name}")
 
 
 def test_there_is_a_file_for_each_teacher_and_data_set():
@@ -79,32 +80,35 @@ def test_the_papers_numbers_stand_in_each_file(name):
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_teachers_have_the_printed_sizes_and_the_method_takes_the_options(name):
-    config = of_paper(name)
+def test_teachers_have_the_printed_sizes(name):
     classes, shape, params, printed, _, _ = PAPER[name]
+    model = of_paper(name).teacher.model
+    assert num_parameters(load_teacher(model, num_classes=classes, input_shape=shape)) == params
+    assert params / 1e6 == pytest.approx(printed, rel=3e-3)
+
+
+@pytest.fixture(scope="module", params=["fashion_mnist_conv7", "cifar10_conv10"])
+def space(request):
+    """Of one file for each network."""
+    config = of_paper(request.param)
+    classes, shape, params, _, _, _ = PAPER[request.param]
     _, architecture = load_graph(config, classes, shape)
     assert architecture.num_params == params
-    assert params / 1e6 == pytest.approx(printed, rel=3e-3)
-    space = make_space(config, architecture)
-    method = make_algorithm(config.search.method, space, options=config.search.options)
-    assert (method.faithful, method.num_initial) == (True, 1500)  # pyright: ignore[reportAttributeAccessIssue]
+    return make_space(config, architecture)
+
+
+def test_the_method_takes_the_options(space):
+    for name in PAPER:
+        search = of_paper(name).search
+        method = make_algorithm(search.method, space, options=search.options)
+        assert (method.faithful, method.num_initial) == (True, 1500)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("name", READY)
 def test_nothing_is_taken_from_our_defaults_in_silence(name):
-    raw = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    assert set(raw) == set(Config.model_fields)
-    for name, section in Config().model_dump().items():
-        if isinstance(section, dict) and name != "budget":
-            assert set(raw[name]) == set(section), name
+    assert_nothing_is_left_to_defaults(name)
 
 
 @pytest.mark.parametrize("name", READY)
 def test_nothing_of_ours_comes_before_beside_or_between(name):
-    """No candidates before the method's, no uniform student, no trial that is stopped early."""
-    config = load_config(CONFIGS / f"{name}.yaml")
-    space: object = None  # nobody looks at it
-    assert first_candidates(config, space, floor=None, size="params") == []  # type: ignore[arg-type]
-    assert not wants_uniform(config)
-    scheduler = stage_scheduler(config)
-    assert not any(map(scheduler.stops, ("search", "random", "finish", "random_finish")))
+    assert_nothing_of_ours_is_added(ready(name))

@@ -1,19 +1,17 @@
 """The ready configurations of N2N against the numbers that the paper prints."""
 
-from pathlib import Path
-
 import pytest
-import yaml
 
-from raysearch.config import Config, load_config
 from raysearch.models import num_parameters
 from raysearch.models.teachers.registry import load_teacher
-from raysearch.plan import first_candidates, wants_uniform
-from raysearch.schedules import stage_scheduler
 from raysearch.subject import load_graph, make_space
 from searchers.registry import make_algorithm
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+from tests.papers import (
+    CONFIGS,
+    assert_nothing_is_left_to_defaults,
+    assert_nothing_of_ours_is_added,
+    ready,
+)
 
 # model, classes, images, the printed parameters in millions and the digits that are printed
 TEACHERS = {
@@ -64,7 +62,7 @@ FINAL = {
 
 
 def of_paper(name):
-    return load_config(CONFIGS / "n2n" / f"{name}.yaml")
+    return ready(f"n2n/{name}")
 
 
 def test_there_is_a_file_for_each_teacher_and_data_set():
@@ -97,22 +95,12 @@ def test_the_papers_numbers_stand_in_each_file(name):
 
 @pytest.mark.parametrize("name", READY)
 def test_nothing_is_taken_from_our_defaults_in_silence(name):
-    raw = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    assert set(raw) == set(Config.model_fields)
-    for name, section in Config().model_dump().items():
-        if isinstance(section, dict) and name != "budget":
-            assert set(raw[name]) == set(section), name
+    assert_nothing_is_left_to_defaults(name)
 
 
 @pytest.mark.parametrize("name", READY)
 def test_nothing_of_ours_comes_before_beside_or_between(name):
-    """No candidates before the method's, no uniform student, no trial that is stopped early."""
-    config = load_config(CONFIGS / f"{name}.yaml")
-    space: object = None  # nobody looks at it
-    assert first_candidates(config, space, floor=None, size="params") == []  # type: ignore[arg-type]
-    assert not wants_uniform(config)
-    scheduler = stage_scheduler(config)
-    assert not any(map(scheduler.stops, ("search", "finish")))
+    assert_nothing_of_ours_is_added(ready(name))
 
 
 @pytest.mark.parametrize("name", TEACHERS)
@@ -145,16 +133,13 @@ def space():
 
 @pytest.mark.parametrize("name", READY)
 def test_the_method_takes_the_options(name, space):
-    search = load_config(CONFIGS / f"{name}.yaml").search
+    search = ready(name).search
     method = make_algorithm(search.method, space, options=search.options, num_trials=search.trials)
     assert getattr(method, "faithful", None) is True
 
 
 def test_the_transfer_differs_from_its_source_in_teacher_and_warm_start_alone():
-    source, transfer = (
-        load_config(CONFIGS / f"{name}.yaml").model_dump()
-        for name in ("digits_n2n", "n2n_transfer")
-    )
+    source, transfer = (ready(name).model_dump() for name in ("digits_n2n", "n2n_transfer"))
     assert (source["teacher"].pop("model"), transfer["teacher"].pop("model")) == (
         "resnet14",
         "resnet20",
@@ -165,7 +150,7 @@ def test_the_transfer_differs_from_its_source_in_teacher_and_warm_start_alone():
 
 
 def test_the_small_example_differs_from_the_paper_where_it_says_so():
-    config = load_config(CONFIGS / "digits_n2n.yaml")
+    config = ready("digits_n2n")
     paper = of_paper("cifar10_resnet18").model_dump()
     differ = {
         f"{name}.{key}" if isinstance(section, dict) else name

@@ -55,9 +55,7 @@ def storage(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def learned(ray_cluster, storage):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAYSEARCH_CACHE", str(storage / "cache"))
-        yield raysearch.compress(config=CONFIG, storage=str(storage), name="n2n", progress=False)
+    return raysearch.compress(config=CONFIG, storage=str(storage), name="n2n", progress=False)
 
 
 def lines(result):

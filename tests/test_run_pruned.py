@@ -48,6 +48,7 @@ def test_the_method_trains_both_students_and_the_uniform_one(pruned):
     assert sorted(filter(None, found.values())) == ["prune-l2", "prune-taylor"]
     assert len(found) == 3
     assert all(r["status"] == "full" for r in lines(pruned.path / "observations.jsonl"))
+    assert pruned.summary["actor_starts"] <= 2  # once a slot
     finished = channels(lines(pruned.path / "finished.jsonl"))
     assert finished == found
     limit = pruned.summary["budget"]["params"]
@@ -68,8 +69,9 @@ def test_a_run_that_was_cut_goes_on_with_the_channels_of_its_students(pruned, tm
     """Cut while one pruned student was in training and before any was finished."""
     folder = tmp_path / "cut"
     shutil.copytree(pruned.path, folder, symlinks=True)
-    *kept, lost = lines(folder / "observations.jsonl")
-    keep = [record for record in kept if record.get("channels") != lost.get("channels")]
+    records = lines(folder / "observations.jsonl")
+    lost = next(record for record in records if record.get("channels"))
+    keep = [record for record in records if record is not lost]
     (folder / "observations.jsonl").write_text("".join(json.dumps(r) + "\n" for r in keep))
     for name in ("finished.jsonl", "summary.json", "baselines/prune/observations.jsonl"):
         (folder / name).unlink()
@@ -121,6 +123,7 @@ def test_pruned_students_are_first_candidates_and_a_baseline_of_any_search(ray_c
     config = {
         **TINY,
         "search": {"method": "gp", "trials": 4, "first": ["ours-taylor", "uniform", "l2"]},
+        "finish": {**TINY["finish"], "students": 1},
         "baselines": ["prune"],
     }
     result = raysearch.compress(config=config, storage=str(storage), name="f", progress=False)
@@ -136,14 +139,14 @@ def test_pruned_students_are_first_candidates_and_a_baseline_of_any_search(ray_c
 
 
 def test_random_search_without_a_budget_is_esnacs_baseline(ray_cluster, storage):
-    """Fresh samples of any size, and the best four by f trained fully."""
+    """Fresh samples of any size, and the best four by f trained fully; uniform has the size of the best."""
     config = {
         "teacher": {"epochs": 3},
-        "search": {"method": "random", "trials": 6, "first": ["uniform"]},
+        "search": {"method": "random", "trials": 5, "first": ["uniform"]},
         "distill": {"epochs": 1},
         "finish": {"epochs": 1, "students": 4},
         "schedule": {"name": "fifo"},
-        "baselines": [],
+        "baselines": ["uniform"],
         "budget": None,
     }
     result = raysearch.compress(config=config, storage=str(storage), name="r", progress=False)
@@ -151,12 +154,15 @@ def test_random_search_without_a_budget_is_esnacs_baseline(ray_cluster, storage)
     teacher = result.summary["teacher"]
     assert {record["origin"] for record in records} == {"sample"}
     sizes = [record["num_params"] / teacher["num_params"] for record in records]
-    assert len(set(sizes)) == 6  # nothing is filled
+    assert len(set(sizes)) == 5  # nothing is filled
     assert max(sizes) > 1.5 * min(sizes)
     for record in records:
         c = 1 - record["num_params"] / teacher["num_params"]
         f = c * (2 - c) * record["accuracy"] / teacher["accuracy"]
         assert record["value"] == pytest.approx(f)
+    assert result.summary["objective"] == "f"
+    uniform = result.summary["baselines"]["uniform"]
+    assert uniform["num_params"] == pytest.approx(result.best.num_params, rel=0.2)
     best = sorted(records, key=lambda record: -record["value"])[:4]
     trained = [s.metrics["architecture_id"] for s in result.students if s.metrics["search"]]
     assert sorted(trained) == sorted(record["architecture_id"] for record in best)

@@ -25,7 +25,7 @@ from tests.trainables.bayesnas import tiny
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS = 12  # of a run, so that the kill finds the third one in its midst
 SMALL = {
-    "teacher": {"epochs": 1},
+    "teacher": {"epochs": 3},
     "budget": None,
     "search": {
         "method": f"{tiny.HERE}:SavingAlgorithm",
@@ -55,14 +55,7 @@ class Cut:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAYSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def cut(ray_cluster, cache, tmp_path_factory):
+def cut(ray_cluster, tmp_path_factory):
     """A process that is killed in the midst of its third run; it uses the Ray of the tests, which is cheaper than one of its own."""
     import ray
 

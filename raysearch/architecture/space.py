@@ -14,7 +14,6 @@ import numpy as np
 
 from raysearch.architecture.apply import apply_edits
 from raysearch.architecture.budget import (
-    METRICS,
     check_latency,
     check_limit,
     cost,
@@ -31,18 +30,9 @@ from raysearch.architecture.features import FeatureMap
 from raysearch.architecture.gathers import check_inputs, gatherable, insert_gathers
 from raysearch.architecture.graph import COMPACT_PREFIX, Architecture
 from raysearch.architecture.groups import ChannelGroup, channel_map, group_channels
-from raysearch.architecture.latency import (
-    CALIBRATION,
-    MARGIN,
-    MEASURED,
-    LatencyModel,
-    MeasuredRepair,
-    Meter,
-    Stopwatch,
-)
+from raysearch.architecture.latency import MEASURED, Meter, Stopwatch
 from raysearch.architecture.legal import removable_layers, skip_pairs
-from raysearch.architecture.limits import Limits
-from raysearch.architecture.repair import Repairer
+from raysearch.architecture.repairs import RepairMaker
 from raysearch.architecture.sampling import Dimensions, mutate_edits, sample_edits, vary_edits
 from raysearch.architecture.validate import (
     OPERATIONS,
@@ -122,12 +112,20 @@ class SearchSpace:
             num_pairs=len(self.skip_pairs),
         )
         self.limits: dict[str, float] = resolve_budget(budget, teacher_costs(teacher))
-        self._grow = "accuracy" not in (budget or {})
         self.meter = latency
         self._stopwatch = Stopwatch(latency)
         self._settled: set[str] = set()
         self._check_budget()
-        self._repairer, self._measured = self._make_repair()
+        self._repairer, self._measured = RepairMaker(
+            counts=self._counts,
+            dimensions=self._dimensions,
+            groups=self.groups,
+            grow="accuracy" not in (budget or {}),
+            apply=self.apply,
+            stopwatch=self._stopwatch,
+            smallest=self.smallest(),
+            largest=self.largest(),
+        ).make(self.limits)
 
     def __repr__(self) -> str:
         return (
@@ -370,49 +368,6 @@ class SearchSpace:
     def _check_edits(self, edits: Edits) -> None:
         check_edits(edits, self.teacher, self.groups, self.removable, len(self.skip_pairs))
         check_inputs(edits, self.teacher, self._channels)
-
-    def _make_repair(self) -> tuple[Repairer, MeasuredRepair | None]:
-        """What repairs to the limits, and what does so by measurements where latency is limited."""
-        costs = self._counts.costs
-        columns = {metric: place for place, metric in enumerate(METRICS)}
-        bounds = dict(self.limits)
-        if "memory" in bounds:
-            costs = self._counts.weight_costs
-            columns["memory"] = costs.uv.shape[1] - 1
-        if "latency_ms" not in bounds:
-            return self._make_repairer(Limits.of(costs, columns, bounds)), None
-        smallest, limit = self.smallest(), bounds["latency_ms"]
-        # what the teacher takes fills any limit above it; where even the smallest student is within the margin, it is what there is
-        goal = min((1 - MARGIN) * limit, self._measure(self.largest()))
-        goal = max(goal, self._measure(smallest))
-        model = self._fit_latency()
-        costs = model.column(costs, self.teacher, self._channels)
-        columns["latency_ms"] = costs.uv.shape[1] - 1
-        least = (1 + 1e-9) * model.ms(self.apply(smallest))
-        bounds["latency_ms"] = max(goal, least)
-        repairer = self._make_repairer(Limits.of(costs, columns, bounds))
-        measured = MeasuredRepair(repairer, self._measure, smallest, goal, least)
-        return repairer, measured
-
-    def _fit_latency(self) -> LatencyModel:
-        """The model of latency, from the largest, the smallest and some random students."""
-        free = self._make_repairer(Limits.of(self._counts.costs, {}, {}))
-        drawn = free(sample_edits(self._dimensions, CALIBRATION, np.random.default_rng(0)))
-        students = [self.apply(one) for one in (self.largest(), self.smallest(), *drawn)]
-        return LatencyModel.fit(students, [self._stopwatch(student) for student in students])
-
-    def _make_repairer(self, limits: Limits) -> Repairer:
-        if limits.memory >= 0:
-            limits = limits.with_liveness(self._counts.liveness)
-        return Repairer.of(
-            limits,
-            self.groups,
-            shrink=self._dimensions.shrink,
-            removable=self.removable,
-            skip_pairs=self.skip_pairs,
-            num_layers=len(self.teacher.layers),
-            grow=self._grow,
-        )
 
     def _check_budget(self) -> None:
         """Raises BudgetError where not even the smallest student is inside a limit."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from raysearch.errors import ConfigError
+from raysearch.bayesnas.checks import (
+    FIELD,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    make_settings,
+    wrong,
+)
 
 Kind = Literal["cells", "proxyless"]
 Hessian = Literal["ggn", "exact", "recursive"]
 Schedule = Literal["cosine", "constant"]
-
-FIELD = "search.options."
 
 
 @dataclass(frozen=True)
@@ -81,40 +86,23 @@ class SuperNetSettings:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise _wrong(name, getattr(self, name), f"take one of {', '.join(choices)}")
-        if not isinstance(self.faithful, bool):
-            raise _wrong("faithful", self.faithful, "take true or false")
+            check_choice(name, getattr(self, name), choices)
+        check_flag("faithful", self.faithful)
         for name, least in _INTEGERS.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise _wrong(name, value, f"take an integer of at least {least}")
-        if self.max_paths is not None and (
-            isinstance(self.max_paths, bool)
-            or not isinstance(self.max_paths, int)
-            or self.max_paths < 1
-        ):
-            raise _wrong("max_paths", self.max_paths, "take an integer of at least 1, or null")
-        for name in ("lr", "momentum", "weight_decay", "clip_norm"):
-            self._check_number(name)
+            check_integer(name, getattr(self, name), least)
+        if self.max_paths is not None:
+            check_integer("max_paths", self.max_paths, 1)
+        check_number("lr", self.lr, above_zero=True)
+        check_number("momentum", self.momentum, below=1)
+        for name in ("weight_decay", "clip_norm"):
+            check_number(name, getattr(self, name))
         self._check_together()
-
-    def _check_number(self, name: str) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _wrong(name, value, "take a number")
-        if not 0 <= value < math.inf or (name == "lr" and value == 0):
-            raise _wrong(name, value, "take a finite number that is not negative")
-        if name == "momentum" and value >= 1:
-            raise _wrong(name, value, "take a number below 1")
 
     def _check_together(self) -> None:
         if not self.faithful and self.warm_up >= self.epochs:
-            raise _wrong(
-                "warm_up", self.warm_up, f"take fewer than the {self.epochs} of {FIELD}epochs"
-            )
+            raise wrong("warm_up", self.warm_up, f"less than {FIELD}epochs={self.epochs}")
         if self.kind == "proxyless" and self.width % self.groups:
-            raise _wrong("width", self.width, f"take a multiple of {FIELD}groups={self.groups}")
+            raise wrong("width", self.width, f"a multiple of {FIELD}groups={self.groups}")
 
     @property
     def epochs_target(self) -> int:
@@ -144,13 +132,7 @@ class SuperNetSettings:
         Raises:
             ConfigError: an unknown key, or a value that is none.
         """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ConfigError(
-                f"{FIELD}{unknown[0]} is unknown for bayes_nas: take one of {', '.join(known)}"
-            )
-        return cls(**values)
+        return make_settings(cls, values, method="bayes_nas")
 
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -175,7 +157,3 @@ _INTEGERS: Mapping[str, int] = {
     "probes": 1,
     "hessian_batches": 1,
 }
-
-
-def _wrong(name: str, value: Any, remedy: str) -> ConfigError:
-    return ConfigError(f"{FIELD}{name} is {value!r}: {remedy}")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from raysearch.errors import ConfigError
+from raysearch.bayesnas.checks import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    make_settings,
+    wrong,
+)
 
 HessianName = Literal["ggn", "exact", "recursive"]
 PruneName = Literal["fixed_point", "entropy"]
@@ -67,13 +73,11 @@ class CompressionSettings:
 
     def __post_init__(self) -> None:
         for name in ("updates", "interval", "recovery", "images", "inner", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise _wrong(name, value, "a whole number of at least 1")
+            check_integer(name, getattr(self, name), 1)
         for name, known in (("conv_groups", CONV_GROUPS), ("linear_groups", LINEAR_GROUPS)):
             object.__setattr__(self, name, _names(name, getattr(self, name), known))
         if not self.conv_groups and not self.linear_groups:
-            raise _wrong("conv_groups", [], f"some of {', '.join(CONV_GROUPS)}")
+            raise wrong("conv_groups", [], f"some of {', '.join(CONV_GROUPS)}")
         for name, kind in (
             ("hessian", HessianName),
             ("prune", PruneName),
@@ -81,13 +85,11 @@ class CompressionSettings:
             ("loss", LossName),
             ("schedule", ScheduleName),
         ):
-            if getattr(self, name) not in get_args(kind):
-                raise _wrong(name, getattr(self, name), f"one of {', '.join(get_args(kind))}")
-        if not isinstance(self.scale_hessian, bool):
-            raise _wrong("scale_hessian", self.scale_hessian, "true or false")
-        _check_range("lr", self.lr, 0, math.inf, open_below=True)
-        _check_range("momentum", self.momentum, 0, 0.999)
-        _check_range("weight_decay", self.weight_decay, 0, math.inf)
+            check_choice(name, getattr(self, name), get_args(kind))
+        check_flag("scale_hessian", self.scale_hessian)
+        check_number("lr", self.lr, above_zero=True)
+        check_number("momentum", self.momentum, below=1)
+        check_number("weight_decay", self.weight_decay)
 
     @property
     def epochs(self) -> int:
@@ -107,13 +109,7 @@ class CompressionSettings:
         Raises:
             ConfigError: an unknown key or a bad value.
         """
-        known = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ConfigError(
-                    f"search.options.{name} is not an option of bayes_compression: valid are {', '.join(known)}"
-                )
-        return cls(**values)
+        return make_settings(cls, values, method="bayes_compression")
 
 
 def _names(field: str, value: object, known: Sequence[str]) -> tuple[str, ...]:
@@ -123,18 +119,5 @@ def _names(field: str, value: object, known: Sequence[str]) -> tuple[str, ...]:
         or len(set(map(str, names))) < len(names)
         or any(n not in known for n in names)
     ):
-        raise _wrong(field, value, f"a list of some of {', '.join(known)}, each once")
+        raise wrong(field, value, f"a list of some of {', '.join(known)}, each once")
     return names
-
-
-def _check_range(
-    name: str, value: object, low: float, high: float, *, open_below: bool = False
-) -> None:
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if not low <= number <= high or math.isinf(number) or (open_below and number == low):
-        limits = f"from {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-        raise _wrong(name, value, f"a number {'above 0' if open_below else limits}")
-
-
-def _wrong(name: str, value: object, wanted: str) -> ConfigError:
-    return ConfigError(f"search.options.{name} is {value!r}, but it must be {wanted}")

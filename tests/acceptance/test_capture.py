@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from raysearch.architecture import Architecture, SearchSpace
 from raysearch.architecture.view import view
-from raysearch.models import build, load_teacher, trace
+from raysearch.models import build, load_teacher, num_parameters, trace
 from tests.torch_state import randomise_statistics
 
 TORCHVISION = (
@@ -17,7 +18,7 @@ SHAPE = (3, 64, 64)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_a_torchvision_network_is_captured_whole_and_bit_for_bit(name):
+def test_a_torchvision_network_is_captured_whole_and_bit_for_bit_with_exact_counts(name):
     teacher = load_teacher(f"torchvision:{name}", num_classes=10, input_shape=SHAPE)
     randomise_statistics(teacher).eval()
     architecture = trace(teacher, SHAPE)
@@ -31,6 +32,10 @@ def test_a_torchvision_network_is_captured_whole_and_bit_for_bit(name):
     assert again == architecture
     assert again.to_json() == architecture.to_json()
     assert set(rebuilt.state_dict()) <= set(teacher.state_dict())
+    assert architecture.num_params == num_parameters(teacher)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        teacher(torch.randn(1, *SHAPE))
+    assert architecture.macs * 2 == counter.get_total_flops()
 
 
 # layers, edges, removable layers, parameters, skip pairs (existing edges, which ESNAC's code draws too, included)

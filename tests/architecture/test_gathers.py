@@ -10,6 +10,7 @@ from raysearch.architecture.checks import check
 from raysearch.architecture.encoding import encode_architecture
 from raysearch.errors import InvalidArchitecture
 from raysearch.report.layers import compare_layers
+from tests.thinned import thinned
 
 SEEDS = range(20)
 
@@ -64,22 +65,6 @@ NETS = {"perceptron": perceptron, "lenet": lenet, "residual": residual}
 @pytest.fixture(params=NETS)
 def space(request, builder):
     return SearchSpace(NETS[request.param](builder))
-
-
-def thinned(space, seed):
-    """Random edits of which some layers keep some of their inputs."""
-    rng = np.random.default_rng(seed)
-    base = space.sample(1, rng)[0]
-    inputs = []
-    for place in space.gatherable:
-        layer = space.teacher.layers[place]
-        if place in base.remove or rng.random() < 0.3:
-            continue
-        student = space.apply(base)[layer.name]
-        size = student.attrs["in_features" if layer.op == "linear" else "in_channels"]
-        kept = rng.permutation(size)[: rng.integers(1, size)] if size > 1 else ()
-        inputs += [(place, tuple(kept.tolist()))] if len(kept) else []
-    return Edits(base.remove, base.widths, base.skips, tuple(inputs))
 
 
 def test_linear_layers_and_convolutions_of_the_input_may_keep_some_inputs(builder):

@@ -15,8 +15,8 @@ from raysearch.report import write_report
 from searchers.random import RandomAlgorithm
 
 SMALL = {
-    "teacher": {"epochs": 2},
-    "search": {"first": ["uniform"], "trials": 2},
+    "teacher": {"epochs": 3},
+    "search": {"first": ["uniform"], "trials": 2, "concurrency": 1},
     "distill": {"epochs": 1},
     "finish": {"epochs": 1, "students": 1},
 }
@@ -32,7 +32,7 @@ METHODS = ["random", TWIN]
 
 @pytest.fixture(scope="module")
 def compare(ray_cluster, tmp_path_factory):
-    """`compare(methods, seeds, ...)` under one name, with a cache of its own."""
+    """`compare(methods, seeds, ...)` under one name."""
     storage = tmp_path_factory.mktemp("runs")
 
     def compare(methods, seeds, **changes):
@@ -40,9 +40,7 @@ def compare(ray_cluster, tmp_path_factory):
         arguments = {"storage": str(storage), "name": "small", "progress": False, **changes}
         return raysearch.compare(config, methods, seeds, **arguments)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAYSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield compare
+    return compare
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from raysearch.models.gather import Gather, runs
 from raysearch.models.inherit import descends
 from raysearch.models.teachers.lenet import lenet
 from tests.measures import peak_bytes
+from tests.thinned import thinned
 
 SEEDS = range(20)
 
@@ -58,20 +59,6 @@ def teachers():
         space = SearchSpace(trace(teacher, shape))
         found[name] = (teacher, space, torch.randn(3, *shape, dtype=torch.float64))
     return found
-
-
-def thinned(space, seed, share=0.4):
-    """Random edits: all layers that may keep some of their inputs keep a share of them."""
-    rng = np.random.default_rng(seed)
-    base = space.sample(1, rng)[0]
-    student, inputs = space.apply(base), []
-    for place in space.gatherable:
-        layer = student[space.teacher.layers[place].name]
-        if layer.op != "identity":
-            size = layer.attrs["in_features" if layer.op == "linear" else "in_channels"]
-            kept = np.flatnonzero(rng.random(size) < share)
-            inputs += [(place, tuple(kept))] if 0 < len(kept) < size else []
-    return Edits(base.remove, base.widths, base.skips, tuple(inputs))
 
 
 def plain(edits):

@@ -3,46 +3,42 @@
 import dataclasses
 import subprocess
 import sys
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from raysearch import load_config, prepare
 from raysearch.architecture import Architecture
 from raysearch.architecture.sequences import decode_chain, sample_chains, valid_chains
-from raysearch.cluster import TrialResources
 from raysearch.models import build, export_student
-from raysearch.teaching import make_context
+from tests.trainables.untrained import make_problem, make_untrained
 from trainables import DistillationTrainable
 
 from ..models.test_export import READER
 
 SHAPE = (1, 8, 8)
-MAX_MACS = 3_000_000  # of a student of these tests
+MAX_MACS = 1_000_000  # of a student of these tests
 CONFIG = {
     "teacher": {"model": "conv5"},
-    "data": {"validation": 400},
     "budget": None,
     "distill": {"loss": "ce", "epochs": 1, "repeats": 2, "inherit": "none", "optimizer": "adam_l2", "lr": 0.01},
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def problem(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAYSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield prepare(load_config(CONFIG))
+def problem():
+    return make_problem(CONFIG)
 
 
 def chains(sampler, count):
     """Some small networks that the sampler draws."""
     rows = sample_chains(4000, 0, SHAPE, 10, sampler=sampler)
     drawn = (decode_chain(one, SHAPE, 10) for one in rows[valid_chains(rows, SHAPE, 10)])
-    small = [network for network in drawn if network.macs <= MAX_MACS]
-    assert len(small) >= count
-    return small[:count]
+    small = list(islice((network for network in drawn if network.macs <= MAX_MACS), count))
+    assert len(small) == count
+    return small
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -50,8 +46,7 @@ def chains(sampler, count):
 def test_sampled_chains_are_proposed_trained_and_exported(sampler, problem, tmp_path):
     weights = tmp_path / "weights"
     weights.mkdir()
-    resources = TrialResources(cpus=1, gpus=0, concurrency=1, device="cpu")
-    shared = make_context(problem, {"accuracy": 0.9}, resources, weights_folder=weights)
+    shared = make_untrained(problem, weights_folder=weights)
     trainable = DistillationTrainable.bound(shared)({"architecture": "none"})
     exported = tmp_path / "exported"
     images = torch.from_numpy(problem.data.test.images[:4].astype(np.float32))
@@ -82,8 +77,7 @@ def test_sampled_chains_are_proposed_trained_and_exported(sampler, problem, tmp_
 def test_each_initialisation_of_a_chain_has_weights_of_its_own(problem):
     """Nothing of the teacher's fits a network of its own layers, whatever `inherit` says."""
     network = chains("restricted", 1)[0]
-    resources = TrialResources(cpus=1, gpus=0, concurrency=1, device="cpu")
-    shared = make_context(problem, {"accuracy": 0.9}, resources)
+    shared = make_untrained(problem)
     shared = dataclasses.replace(shared, init={"search": "inherit"})
     trainable = DistillationTrainable.bound(shared)({"architecture": network.to_compact()})
     trainable._begin()

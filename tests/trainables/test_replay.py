@@ -8,13 +8,13 @@ import re
 
 import numpy as np
 import pytest
-from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from raysearch.tables import Judge, Table
 from searchers import EvolutionSearch, GPSearch, make_algorithm
 from searchers.testing import make_chain_space
 from tests.tables.conftest import EPOCHS, FULL_EPOCHS, make_about, make_rows
+from tests.tuning import fit
 from trainables import ReplayTrainable
 from trainables.distillation import DistillationTrainable
 from trainables.replay import ReplayContext
@@ -59,6 +59,13 @@ def to_end(trainable):
     while not results[-1]["done"]:
         results.append(trainable.train())
     return results
+
+
+def search(table, searcher, folder, **options):
+    """A search on the table, one student at a time."""
+    trainable = ReplayTrainable.bound(table, budget=BUDGET)
+    settings = {"num_samples": -1, "max_concurrent_trials": 1, **options}
+    return fit(trainable, folder, search_alg=searcher, **settings)
 
 
 def test_a_trial_reports_the_rows_epochs(table, replay):
@@ -146,21 +153,15 @@ def test_a_gaussian_process_with_asha_searches_the_table_in_tune(table, tmp_path
     scheduler = AsyncHyperBandScheduler(
         time_attr="epochs_done", max_t=EPOCHS, grace_period=1, reduction_factor=2
     )
-    tuner = tune.Tuner(
-        ReplayTrainable.bound(table, budget=BUDGET),
+    results = search(
+        table,
+        searcher,
+        tmp_path,
         param_space={"seed": 1},
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=scheduler,
-            metric="reward",
-            mode="max",
-            num_samples=-1,
-            reuse_actors=True,
-            max_concurrent_trials=1,
-        ),
-        run_config=tune.RunConfig(name="run", storage_path=str(tmp_path), verbose=0),
+        scheduler=scheduler,
+        metric="reward",
+        mode="max",
     )
-    results = tuner.fit()
     assert not results.errors
     assert len(searcher.observations) == 14
     statuses = {one.status for one in searcher.observations}
@@ -180,14 +181,7 @@ def test_a_gaussian_process_with_asha_searches_the_table_in_tune(table, tmp_path
 def test_one_at_a_time_tune_finds_what_the_bare_algorithm_finds(table, tmp_path):
     space, options = table.space(BUDGET), {"population": 4, "tournament": 2}
     searcher = EvolutionSearch(space=space, num_trials=8, seed=3, **options)
-    tuner = tune.Tuner(
-        ReplayTrainable.bound(table, budget=BUDGET),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=1
-        ),
-        run_config=tune.RunConfig(name="run", storage_path=str(tmp_path), verbose=0),
-    )
-    tuner.fit()
+    search(table, searcher, tmp_path)
     algorithm = make_algorithm("evolution", space, 3, options)
     for observation in searcher.observations:
         assert algorithm.ask().architecture == observation.architecture

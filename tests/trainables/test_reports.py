@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from raysearch import load_config, prepare
-from raysearch.cluster import TrialResources
 from raysearch.errors import ConfigError, RunError
-from raysearch.teaching import make_context
+from tests.trainables.untrained import make_problem, make_untrained
 from trainables import DistillationTrainable
 from trainables.reports import by_class, load_metrics, own_metrics
 from trainables.training import Training, evaluate_batches
@@ -106,21 +105,14 @@ def test_a_function_that_is_not_there_is_refused_before_any_trial(path, message)
 
 
 @pytest.fixture(scope="module")
-def problem(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAYSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        distill = {
-            "epochs": 2,
-            "report": ["class_accuracy", "latency_ms"],
-            "metrics": f"{HERE}:power",
-        }
-        yield prepare(load_config({"distill": distill, "data": {"validation": 100}}))
+def problem():
+    distill = {"epochs": 2, "report": ["class_accuracy", "latency_ms"], "metrics": f"{HERE}:power"}
+    return make_problem({"distill": distill})
 
 
 @pytest.fixture(scope="module")
 def context(problem):
-    resources = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
-    return make_context(problem, {"accuracy": 0.9}, resources)
+    return make_untrained(problem)
 
 
 def trial(context, architecture, **config):

@@ -9,55 +9,34 @@ import math
 import pytest
 import torch
 from ray import tune
-from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining
 from safetensors.torch import load_file
 from torch import nn
 
 from raysearch import load_config, prepare
-from raysearch.cluster import TrialResources
 from raysearch.errors import ConfigError
 from raysearch.models import build
 from raysearch.objective import Measurement, f_reward
-from raysearch.teaching import make_context
 from tests.trainables.bayesnas.tiny import TinyRun, TinyTrainable
+from tests.trainables.untrained import REPORTED, make_problem, make_untrained
+from tests.tuning import fit
 from trainables import DistillationTrainable
 from trainables.training import evaluate_batches, recalibrate
 
-REPORTED = {
-    "reward",
-    "accuracy",
-    "loss",
-    "teacher_accuracy",
-    "num_params",
-    "macs",
-    "compression",
-    "epochs_done",
-    "epochs_target",
-    "status",
-    "active_groups",
-    "entropy",
-    "lam",
-    "num_students",
-    "students",
-}
+REPORTED_RUN = REPORTED | {"active_groups", "entropy", "lam", "num_students", "students"}
 FOUND = {"architecture", "architecture_id", "epoch", "num_params", "macs", "accuracy", "loss"}
 
 
 @pytest.fixture(scope="module")
-def problem(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAYSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield prepare(
-            load_config({"distill": {"epochs": 2}, "data": {"validation": 100}, "budget": None})
-        )
+def problem():
+    # its runs train on few batches of any data, and validate on all
+    config = {"distill": {"epochs": 2}, "data": {"validation": 100}, "budget": None}
+    return make_problem(config)
 
 
 @pytest.fixture(scope="module")
 def context(problem):
-    """An untrained teacher will do: nothing here depends on what it knows."""
-    resources = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
-    return make_context(problem, {"accuracy": 0.9}, resources)
+    return make_untrained(problem)
 
 
 def trial(context, kind=TinyTrainable, **config):
@@ -85,7 +64,7 @@ def whole(context):
 
 def test_each_result_holds_what_schedulers_loggers_and_the_method_need(context, problem, whole):
     for epoch, result in enumerate(whole, 1):
-        assert set(result) >= REPORTED
+        assert set(result) >= REPORTED_RUN
         assert (result["epochs_done"], result["epochs_target"]) == (epoch, 4)
         assert result["done"] == (epoch == 4)
         assert (result["status"], result["lam"]) == ("ok", 0.05)
@@ -258,7 +237,7 @@ def test_fresh_weights_stay_fresh(context, whole, tmp_path):
 def test_a_run_that_diverges_is_a_result_with_what_it_found(context):
     run = trial(context, lam=0.05, settings={"breaks_at": 3})
     results = [run.train() for _ in range(3)]
-    assert set(results[-1]) >= REPORTED - {"active_groups", "entropy"}
+    assert set(results[-1]) >= REPORTED_RUN - {"active_groups", "entropy"}
     assert (results[-1]["status"], results[-1]["done"]) == ("diverged", True)
     assert (results[-1]["num_students"], results[-1]["epochs_done"]) == (1, 3)
     assert results[-1]["reward"] == -1.0
@@ -333,16 +312,8 @@ def test_a_run_that_takes_too_long_ends_with_what_it_has(context):
 
 
 def tuned(trainable, folder, space, slots=2, **options):
-    return tune.Tuner(
-        trainable,
-        param_space=space,
-        tune_config=tune.TuneConfig(
-            metric="reward", mode="max", max_concurrent_trials=slots, reuse_actors=True, **options
-        ),
-        run_config=tune.RunConfig(
-            storage_path=str(folder), verbose=0, callbacks=[JsonLoggerCallback()]
-        ),
-    ).fit()
+    options = {"metric": "reward", "mode": "max", "max_concurrent_trials": slots, **options}
+    return fit(trainable, folder, param_space=space, **options)
 
 
 @pytest.mark.usefixtures("ray_cluster")

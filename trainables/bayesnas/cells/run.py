@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,12 @@ from torch.nn.functional import cross_entropy
 from raysearch.architecture import Architecture
 from raysearch.bayesnas.cells import SuperNetSettings
 from raysearch.models.calibration import recalibrate
-from trainables.bayesnas.cells.derivation import kept_in_tree, without_weakest
-from trainables.bayesnas.cells.derived import Sized, Sizing, costliest_cells
-from trainables.bayesnas.cells.genotype import CellGenotype, Genotype, TreeGenotype
+from trainables.bayesnas.cells.derived import Sized, Sizing
+from trainables.bayesnas.cells.genotype import Genotype
 from trainables.bayesnas.cells.recursion import SwitchRecursion
 from trainables.bayesnas.cells.supernet import make_super_net
 from trainables.bayesnas.cells.switches import Switches
-from trainables.bayesnas.cells.trees import OUTPUT
+from trainables.bayesnas.cells.thinning import costliest, weakened
 from trainables.bayesnas.run import FoundStudent
 from trainables.bayesnas.sparse import entropy
 from trainables.bayesnas.switch_hessian import exact_diagonal, probed_diagonal
@@ -87,7 +87,7 @@ class SuperNetRun:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(seed, 0))
             self._net = make_super_net(settings, teacher.input_shape, self._sizing.num_classes)
-        self._sizing.check(self._costliest())
+        self._sizing.check(costliest(settings))
         self.network = self._net.network.to(device)
         if device.type == "cpu":
             self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - the stub lacks this overload
@@ -285,41 +285,9 @@ class SuperNetRun:
         """The present genotype at its width."""
         genotype = self.genotype
         if genotype not in self._sized:
-            self._sized[genotype] = self._sizing.fit(genotype, self._weaken)
+            weaken = partial(weakened, self._net, self.switches.gamma)
+            self._sized[genotype] = self._sizing.fit(genotype, weaken)
         return self._sized[genotype]
-
-    def _weaken(self, genotype: Genotype) -> Genotype | None:
-        """The genotype without the path of the least gamma."""
-        layout = self._net.layout
-        gammas = [
-            dict(zip(layout.paths, values, strict=True))
-            for values in layout.gammas(self.switches.gamma)
-        ]
-        groups = self._net.kept(genotype)
-        spare = isinstance(genotype, CellGenotype)
-        options = []
-        for number, paths in enumerate(groups):
-            values = [gammas[number][path] for path in paths]
-            rest = without_weakest(paths, values, spare=spare) if paths else None
-            if rest is not None:
-                (gone,) = set(paths) - set(rest)
-                options.append((gammas[number][gone], -number, rest))
-        if not options:
-            return None
-        _, number, rest = min(options)
-        changed = [rest if place == -number else paths for place, paths in enumerate(groups)]
-        if isinstance(genotype, TreeGenotype):
-            blocks = tuple(_whole(tuple(paths)) for paths in changed)
-            return TreeGenotype(blocks, genotype.growth, genotype.groups)
-        return CellGenotype(tuple(changed[0]), tuple(changed[1]))
-
-    def _costliest(self) -> Genotype:
-        """The dearest genotype that cannot lose a path."""
-        if self.settings.kind == "cells":
-            return costliest_cells()
-        settings = self.settings
-        blocks = ((),) * (3 * settings.blocks)
-        return TreeGenotype(blocks, settings.alpha / settings.width, settings.groups)
 
     def _is_finite(self, total: torch.Tensor) -> bool:
         return math.isfinite(float(total)) and self.switches.is_finite
@@ -406,11 +374,6 @@ class _Gated(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self._logits(images, self._factors)
-
-
-def _whole(paths: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The paths of a tree that still join its root and its output."""
-    return kept_in_tree(paths, [math.inf] * len(paths), output=OUTPUT)
 
 
 def _mix(seed: int, number: int) -> int:

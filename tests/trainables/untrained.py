@@ -1,0 +1,39 @@
+"""What trials are given where it does not matter what the teacher knows: it is untrained, and said to reach an accuracy of 0.9."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raysearch import load_config, prepare
+from raysearch.cluster import TrialResources
+from raysearch.problem import Problem
+from raysearch.teaching import make_context
+from trainables.context import DistillationContext
+
+RESOURCES = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
+REPORTED = frozenset(
+    {
+        "reward",
+        "accuracy",
+        "loss",
+        "teacher_accuracy",
+        "num_params",
+        "macs",
+        "compression",
+        "epochs_done",
+        "epochs_target",
+        "status",
+    }
+)
+"""What each result of any trial holds."""
+
+
+def make_problem(config: Mapping[str, Any]) -> Problem:
+    """Teacher, data and space of a configuration; few of the digits are trained on, so that an epoch is short."""
+    return prepare(load_config({"data": {"validation": 1000}, **config}))
+
+
+def make_untrained(problem: Problem, **options: Any) -> DistillationContext:
+    """What all trials of the problem share; `options` as `make_context` takes them."""
+    return make_context(problem, {"accuracy": 0.9}, RESOURCES, **options)
