@@ -23,6 +23,7 @@ from trainables.bayesnas import sparse
 from trainables.bayesnas.compression.curvature import diagonal, measurable
 from trainables.bayesnas.compression.fitting import Fitter, Limits
 from trainables.bayesnas.compression.groups import NO_GROUP, make_groups
+from trainables.bayesnas.compression.layers import count_weights, describe
 from trainables.bayesnas.compression.penalised import PenalisedTraining, recipe_of, temperatures
 from trainables.bayesnas.compression.places import find_places, scale_free
 from trainables.bayesnas.compression.prior import GroupPrior
@@ -150,7 +151,8 @@ class CompressionRun:
     def _sizes(self) -> dict[str, float]:
         """Of the state that the metrics are of."""
         student = self.context.search_space.apply(self.edits)
-        weights, kept = self._count_weights()
+        counts = self._count_weights().values()
+        weights, kept = sum(total for total, _ in counts), max(1, sum(left for _, left in counts))
         return {
             "num_params": student.num_params,
             "macs": student.macs,
@@ -363,39 +365,12 @@ class CompressionRun:
 
     # What is told
 
-    def _count_weights(self) -> tuple[int, int]:
-        """(weights of the layers with groups, how many of them the masks leave)."""
-        layers = self._weights_by_layer().values()
-        return sum(total for total, _ in layers), max(1, sum(kept for _, kept in layers))
-
-    def _weights_by_layer(self) -> dict[str, tuple[int, int]]:
-        found = {}
-        for filters in self.builder.places.filters:
-            key = filters.layer.params.get("weight", f"{filters.layer.name}.weight")
-            weight = self._weights[key]
-            mask = self.masks[key].expand_as(weight) if key in self.masks else weight
-            found[filters.layer.name] = (weight.numel(), int((mask != 0).sum()))
-        return found
+    def _count_weights(self) -> dict[str, tuple[int, int]]:
+        return count_weights(self.builder, self._weights, self.masks)
 
     def _by_layer(self) -> dict[str, dict[str, Any]]:
-        gamma, living = self.prior.gamma.cpu(), torch.from_numpy(self.structure.living)
-        ids: dict[str, list[torch.Tensor]] = {}
-        for member in self.builder.groups.members:
-            ids.setdefault(member.layer, []).append(member.ids.flatten())
-        found: dict[str, dict[str, Any]] = {}
-        for layer, (total, kept) in self._weights_by_layer().items():
-            if layer not in ids:
-                continue
-            own = torch.cat(ids[layer]).unique()
-            quantiles = torch.quantile(gamma[own].double(), torch.linspace(0, 1, 5).double())
-            found[layer] = {
-                "groups": len(own),
-                "active": int(living[own].sum()),
-                "weights": total,
-                "kept": kept,
-                "gamma": quantiles.tolist(),
-            }
-        return found
+        living = torch.from_numpy(self.structure.living)
+        return describe(self.builder, self._count_weights(), living, self.prior.gamma.cpu())
 
     def _mean_entropy(self) -> float:
         living = torch.from_numpy(self.structure.living)
