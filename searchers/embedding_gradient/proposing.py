@@ -16,6 +16,7 @@ from torch import Tensor
 
 from searchers.ahead import Cancelled
 from searchers.algorithm import Observation
+from searchers.batches import Snapshot
 from searchers.embedding_gradient.autoencoder import Networks
 from searchers.embedding_gradient.descent import DescentOptions, Goal, descend
 from searchers.embedding_gradient.domain import Domain
@@ -23,7 +24,7 @@ from searchers.embedding_gradient.fitting import Fitter, Learned, joined
 from searchers.embedding_gradient.model import Model
 from searchers.embedding_gradient.options import StepOptions
 from searchers.embedding_gradient.prior import Prior
-from searchers.embedding_gradient.snapshot import Choice, Snapshot
+from searchers.embedding_gradient.snapshot import Choice
 from searchers.insight import Insight, principal_map, shown_share
 from searchers.surrogate import one_thread
 from searchers.targets import LEAST_FACTOR, Targets
