@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from searchers.ahead import Cancelled
 from searchers.algorithm import Exhausted, Proposal
 from searchers.batches import MIN_FULL, ONE_AT_A_TIME, Batch, BatchedAlgorithm
-from searchers.embedding_gradient.options import OPTION_NAMES, check_options
+from searchers.embedding_gradient.options import OPTION_NAMES, StepOptions, check_options
 from searchers.embedding_gradient.prior import Prior, read_prior
 from searchers.embedding_gradient.snapshot import Choice, Step
 from searchers.insight import Insight
@@ -59,6 +59,7 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         refit_every: ours: full observations between two fits.
         batch_size: ours: students of a step, while no result comes.
         num_starts: ours: descents begin at the teacher, at the best evaluated students and at some random ones, so many in all.
+        num_local: ours: short descents from the best students, which are read by the encoder; they make most of the proposals (`proposing.py`).
         descent_steps: ours: steps of Adam, 200 at most.
         eta: faithful: lengths of the one gradient step.
         lam: values of lambda, each for every start.
@@ -102,6 +103,7 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         refit_every: int = 4,
         batch_size: int = 4,
         num_starts: int = 12,
+        num_local: int = 48,
         descent_steps: int = 60,
         eta: float | Sequence[float] = (0.1, 0.3, 1.0, 3.0),
         lam: float | Sequence[float] = (0.03, 0.1, 0.3, 1.0),
@@ -109,7 +111,7 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         p_0: float | None = None,
         trust: str = "both",
         neighbour_share: float = 0.0,
-        pick: str = "bound",
+        pick: str = "thompson",
         composite: bool | None = None,
     ) -> None:
         super().__init__(space, seed)
@@ -124,6 +126,11 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
             self._domain()  # refuses a teacher that is no chain
         self._step: Step | None = None
         self._histories: dict[int, dict[str, Any]] = {}
+
+    @property
+    def step_options(self) -> StepOptions:
+        """The checked options of the steps."""
+        return self._options
 
     def warm_up(self) -> None:
         """Imports torch, which costs seconds the first time in a process."""
@@ -272,7 +279,10 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         """
         ledger = self._ledger
         if not self._options.chains:
-            return ledger.propose(ledger.draw_new(*self._fresh_draws()), origin=origin)
+            draws = self._fresh_draws()
+            if self.space.limits and ledger.num_students % 2:
+                draws = draws[1:]  # every other one is no variation of the scaled student
+            return ledger.propose(ledger.draw_new(*draws), origin=origin)
         domain = self._domain()
         for size in DRAWS:
             for text in domain.sample(size, self._rng):

@@ -75,7 +75,7 @@ class Cloud:
         return self.mean + Z @ self.root.T
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DescentOptions:
     """How to descend.
 
@@ -84,15 +84,21 @@ class DescentOptions:
         lr: of Adam, in whitened coordinates.
         radius: r, beyond which `pull` works; inf: no trust region.
         pull: weight of the squared excess over the radius.
+        pace: [S] factors of each descent's rate; None: ones.
+        which: [S] the regressor that each descent believes; None: the bound of all.
     """
 
     num_steps: int = 60
     lr: float = 0.1
     radius: float = 1.2
     pull: float = 1.0
+    pace: Tensor | None = None
+    which: Tensor | None = None
 
 
-def loss_at(networks: Networks, Y: Tensor, lam: Tensor, goal: Goal) -> Tensor:
+def loss_at(
+    networks: Networks, Y: Tensor, lam: Tensor, goal: Goal, which: Tensor | None = None
+) -> Tensor:
     """L_c of each point: [S].
 
     Args:
@@ -100,11 +106,15 @@ def loss_at(networks: Networks, Y: Tensor, lam: Tensor, goal: Goal) -> Tensor:
         Y: [S, N]
         lam: [S]
         goal: targets.
+        which: [S] the regressor whose accuracy counts; None: the bound of all.
     """
     a_hat = networks.f_a(Y)  # [M, S]
-    bound = a_hat.mean(0)
-    if goal.kappa and len(a_hat) > 1:
-        bound = bound - goal.kappa * a_hat.std(0)
+    if which is not None:
+        bound = a_hat.gather(0, which[None])[0]
+    else:
+        bound = a_hat.mean(0)
+        if goal.kappa and len(a_hat) > 1:
+            bound = bound - goal.kappa * a_hat.std(0)
     p_hat = networks.f_p(Y)[0]
     return compression_loss(bound, p_hat, lam, goal.a_0, goal.p_0, below_is_fine=goal.below_is_fine)
 
@@ -143,19 +153,22 @@ def descend(
         options: steps, rate, trust.
         cancelled: see `searchers.ahead`.
     """
-    Z = cloud.whiten(Y).detach().requires_grad_(True)
-    adam = torch.optim.Adam([Z], lr=options.lr)
+    start = cloud.whiten(Y).detach()
+    speed = torch.ones(len(Y)) if options.pace is None else options.pace
+    way = torch.zeros_like(start, requires_grad=True)
+    adam = torch.optim.Adam([way], lr=options.lr)
     path: list[Tensor] = []
     with torch.enable_grad():
         for _ in range(options.num_steps):
             if cancelled():
                 break
-            loss = loss_at(networks, cloud.place(Z), lam, goal)
+            Z = start + speed[:, None] * way
+            loss = loss_at(networks, cloud.place(Z), lam, goal, options.which)
             if options.radius < float("inf"):
                 distance = Z.square().mean(1).clamp(min=1e-12).sqrt()  # [S]
                 loss = loss + options.pull * F.relu(distance - options.radius).square()
             adam.zero_grad()
             loss.sum().backward()
             adam.step()
-            path.append(cloud.place(Z).detach())
+            path.append(cloud.place(start + speed[:, None] * way.detach()))
     return torch.stack(path) if path else Y.new_zeros((0, *Y.shape))

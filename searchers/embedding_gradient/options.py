@@ -38,6 +38,7 @@ class StepOptions:
     refit_every: int
     batch_size: int
     num_starts: int
+    num_local: int
     descent_steps: int
     eta: tuple[float, ...]
     lam: tuple[float, ...]
@@ -70,6 +71,7 @@ OPTION_NAMES = frozenset(
         "refit_every",
         "batch_size",
         "num_starts",
+        "num_local",
         "descent_steps",
         "eta",
         "lam",
@@ -119,6 +121,7 @@ def check_options(space: SearchSpace, given: Mapping[str, Any]) -> tuple[int, St
         refit_every=one.count("refit_every", 1),
         batch_size=one.count("batch_size", 1),
         num_starts=one.count("num_starts", 2),
+        num_local=one.count("num_local", 0),
         descent_steps=one.count("descent_steps", 1, most=MAX_DESCENT),
         eta=one.numbers("eta"),
         lam=one.numbers("lam"),

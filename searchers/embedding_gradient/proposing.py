@@ -41,6 +41,15 @@ MAX_JUDGED = 4096
 ENCODE_EVERY = 15
 """Steps between two returns to the embedding of the nearest student, where the trust region asks for it."""
 
+PARENTS = 10
+"""Good students that near descents begin with."""
+AROUND = 24
+"""Students around each that near descents are read from."""
+PACES = (0.25, 0.5, 1.0)
+"""Of near descents, by turns at random."""
+HOPS, HOP_STEPS = 4, 8
+"""Of a near descent: steps until it goes on from a student, and how often."""
+
 _DRAWING = 1
 
 
@@ -93,7 +102,8 @@ class DescentStep:
         if cancelled():
             return []
         good = self._best(full, targets, model) if full else []
-        found = self.candidates(model, good, rng, cancelled)
+        found = self.near(model, good, rng, cancelled) if good and self.options.num_local else []
+        found += self.candidates(model, good, rng, cancelled)
         near = []
         if options.neighbour_share > 0 and good:
             share = min(options.neighbour_share, 0.95)
@@ -225,6 +235,46 @@ class DescentStep:
         rows = np.concatenate([self.domain.teacher_rows[None], self.domain.rows(texts)])
         return [None, *texts], rows
 
+    def near(
+        self,
+        model: Model,
+        good: Sequence[str],
+        rng: np.random.Generator,
+        cancelled: Cancelled = lambda: False,
+    ) -> list[str]:
+        """Students near good ones that lie where descents from these go, each descent by one regressor.
+
+        A decoder of so few examples blurs: what it makes of a student differs from the student as much as another one does, and along
+        a path it hardly changes which layers are there. So small steps are read by the encoder: of the legal students around the one
+        that a descent began with, those whose embeddings are the nearest to its path; it goes on from the nearest to its end.
+
+        Args:
+            model, good, rng, cancelled: as for `candidates`.
+        """
+        num = self.options.num_local
+        texts = [good[place % min(len(good), PARENTS)] for place in range(num)]
+        turn = torch.as_tensor(rng.permutation(num))
+        which = turn % self.options.num_regressors
+        lam = torch.tensor(self.options.lam)[turn % len(self.options.lam)]
+        pace = torch.tensor(PACES)[torch.as_tensor(rng.integers(len(PACES), size=num))]
+        how = DescentOptions(HOP_STEPS, pace=pace, which=which)
+        found: dict[str, None] = {}
+        for _ in range(HOPS):
+            rows, text_at = self.domain.around(texts, AROUND, rng)  # [S, A, T, 5]
+            Y = model.embed(rows.reshape(-1, *rows.shape[2:])).unflatten(0, rows.shape[:2])
+            path = descend(
+                model.networks, model.cloud, Y[:, 0], lam, self.goal(model), how, cancelled
+            )  # [steps, S, N]
+            if cancelled():
+                break
+            whiten = model.cloud.whiten
+            places = torch.cdist(whiten(path).transpose(0, 1), whiten(Y)).argmin(2)  # [S, steps]
+            for start, place in sorted({*_pairs(places)} - {(start, 0) for start in range(num)}):
+                if (text := text_at(start, place)) is not None:
+                    found[text] = None
+            texts = [text_at(*pair) or texts[pair[0]] for pair in _pairs(places[:, -1:])]
+        return list(found)
+
     def _paths(
         self,
         model: Model,
@@ -289,6 +339,11 @@ class DescentStep:
         params = self.domain.sizes(texts, "params")
         compression = 1 - params / self.space.teacher.num_params
         return np.maximum(compression * (2 - compression), LEAST_FACTOR)
+
+
+def _pairs(places: Tensor) -> list[tuple[int, int]]:
+    """[S, K] -> (row, entry) of each entry."""
+    return [(row, place) for row, some in enumerate(places.tolist()) for place in some]
 
 
 def _in_turns(values: np.ndarray, count: int) -> list[int]:

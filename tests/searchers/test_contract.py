@@ -70,7 +70,14 @@ class TestEmbeddingGradient(AlgorithmContract):
 
     def make_algorithm(self, space, seed):
         return EmbeddingGradientAlgorithm(
-            space, seed=seed, num_initial=5, num_starts=3, descent_steps=5, batch_size=2, **TINY
+            space,
+            seed=seed,
+            num_initial=5,
+            num_starts=3,
+            num_local=3,
+            descent_steps=5,
+            batch_size=2,
+            **TINY,
         )
 
 

@@ -28,6 +28,7 @@ TINY = {
     "pretrain_steps": 10,
     "fit_steps": 6,
     "num_starts": 4,
+    "num_local": 4,
     "descent_steps": 8,
     "batch_size": 3,
 }
@@ -315,7 +316,7 @@ def test_a_run_of_another_teacher_is_refused(run):
     [
         ("faithful", "yes"), ("num_initial", 0), ("chains", 1), ("sampler", "mine"), ("size", "flops"), ("centred", None),
         ("embedding", 0), ("channels", 2.5), ("hidden", 0), ("num_regressors", 0), ("kappa", -1), ("semi_supervised", "no"),
-        ("pretrain_steps", -1), ("fit_steps", 0), ("refit_every", 0), ("batch_size", True), ("num_starts", 1),
+        ("pretrain_steps", -1), ("fit_steps", 0), ("refit_every", 0), ("batch_size", True), ("num_starts", 1), ("num_local", -1),
         ("descent_steps", 201), ("eta", "large"), ("lam", []), ("a_0", float("nan")), ("p_0", "small"), ("trust", "me"),
         ("neighbour_share", 1.5), ("pick", "best"), ("composite", "f"),
     ],
