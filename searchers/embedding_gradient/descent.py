@@ -75,7 +75,7 @@ class Cloud:
         return self.mean + Z @ self.root.T
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class DescentOptions:
     """How to descend.
 
@@ -84,16 +84,12 @@ class DescentOptions:
         lr: of Adam, in whitened coordinates.
         radius: r, beyond which `pull` works; inf: no trust region.
         pull: weight of the squared excess over the radius.
-        pace: [S] factors of each descent's rate; None: ones.
-        which: [S] the regressor that each descent believes; None: the bound of all.
     """
 
     num_steps: int = 60
     lr: float = 0.1
     radius: float = 1.2
     pull: float = 1.0
-    pace: Tensor | None = None
-    which: Tensor | None = None
 
 
 def loss_at(
@@ -153,22 +149,55 @@ def descend(
         options: steps, rate, trust.
         cancelled: see `searchers.ahead`.
     """
-    start = cloud.whiten(Y).detach()
-    speed = torch.ones(len(Y)) if options.pace is None else options.pace
-    way = torch.zeros_like(start, requires_grad=True)
-    adam = torch.optim.Adam([way], lr=options.lr)
+    Z = cloud.whiten(Y).detach().requires_grad_(True)
+    adam = torch.optim.Adam([Z], lr=options.lr)
     path: list[Tensor] = []
     with torch.enable_grad():
         for _ in range(options.num_steps):
             if cancelled():
                 break
-            Z = start + speed[:, None] * way
-            loss = loss_at(networks, cloud.place(Z), lam, goal, options.which)
+            loss = loss_at(networks, cloud.place(Z), lam, goal)
             if options.radius < float("inf"):
                 distance = Z.square().mean(1).clamp(min=1e-12).sqrt()  # [S]
                 loss = loss + options.pull * F.relu(distance - options.radius).square()
             adam.zero_grad()
             loss.sum().backward()
             adam.step()
-            path.append(cloud.place(start + speed[:, None] * way.detach()))
+            path.append(cloud.place(Z).detach())
     return torch.stack(path) if path else Y.new_zeros((0, *Y.shape))
+
+
+def walk(
+    networks: Networks,
+    cloud: Cloud,
+    Y: Tensor,
+    lam: Tensor,
+    goal: Goal,
+    which: Tensor,
+    length: Tensor,
+    num_steps: int,
+) -> Tensor:
+    """The paths of S descents by steps of a given length straight down the gradient: [steps, S, N], without their starts.
+
+    Adam's steps are about equal in all coordinates, whatever they matter; a student that is to be near a path needs those that matter.
+
+    Args:
+        networks: trained.
+        cloud: whose whitened coordinates count.
+        Y: [S, N] starts.
+        lam: [S]
+        goal: targets.
+        which: [S] see `loss_at`.
+        length: [S] of a step, whitened.
+        num_steps: how many.
+    """
+    Z = cloud.whiten(Y).detach()
+    path = []
+    for _ in range(num_steps):
+        Z.requires_grad_(True)
+        with torch.enable_grad():
+            loss = loss_at(networks, cloud.place(Z), lam, goal, which).sum()
+        (gradient,) = torch.autograd.grad(loss, Z)
+        Z = Z.detach() - length[:, None] * F.normalize(gradient, dim=1)
+        path.append(cloud.place(Z))
+    return torch.stack(path)

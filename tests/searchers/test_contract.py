@@ -81,6 +81,19 @@ class TestEmbeddingGradient(AlgorithmContract):
         )
 
 
+class TestEmbeddingGradientOfFreeChains(AlgorithmContract):
+    edits = False
+
+    def make_space(self):
+        return make_chain_space((8, 8, 8), budget={"params": 0.3})
+
+    def make_algorithm(self, space, seed):
+        few = {"num_starts": 3, "num_local": 2, "descent_steps": 5, "batch_size": 2}
+        return EmbeddingGradientAlgorithm(
+            space, seed=seed, chains=True, num_initial=5, **few, **TINY
+        )
+
+
 class TestFaithfulEmbeddingGradient(AlgorithmContract):
     covers_space = False
 
