@@ -59,7 +59,10 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         refit_every: ours: full observations between two fits.
         batch_size: ours: students of a step, while no result comes.
         num_starts: ours: descents begin at the teacher, at the best evaluated students and at some random ones, so many in all.
-        num_local: ours: short descents from the best students, which are read by the encoder; they make most of the proposals (`proposing.py`).
+        num_local: ours: short descents from the best students, which are read by the encoder (`proposing.py`); None: 48 within a budget,
+            else none.
+        num_parents: ours: how many students these begin with.
+        num_hops: ours: how often these go on from the student that they have reached.
         descent_steps: ours: steps of Adam, 200 at most.
         eta: faithful: lengths of the one gradient step.
         lam: values of lambda, each for every start.
@@ -68,7 +71,8 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         trust: ours: "cloud" pulls descents back to where known architectures lie, "encode" returns to the embedding of the nearest student
             every few steps, "both", "none".
         neighbour_share: ours: the share of the judged students that are changes of the best ones instead of ends of descents.
-        pick: ours: students are proposed by their mean prediction, by the lower ("bound"), or by one regressor each ("thompson").
+        pick: ours: students are proposed by their mean prediction, by the lower ("bound"), or by one regressor each ("thompson"); None: so within a
+            budget, else by the bound.
         composite: ours: as in `searchers.targets`.
 
     Attributes:
@@ -103,7 +107,9 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         refit_every: int = 4,
         batch_size: int = 4,
         num_starts: int = 12,
-        num_local: int = 48,
+        num_local: int | None = None,
+        num_parents: int = 10,
+        num_hops: int = 4,
         descent_steps: int = 60,
         eta: float | Sequence[float] = (0.1, 0.3, 1.0, 3.0),
         lam: float | Sequence[float] = (0.03, 0.1, 0.3, 1.0),
@@ -111,7 +117,7 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         p_0: float | None = None,
         trust: str = "both",
         neighbour_share: float = 0.0,
-        pick: str = "thompson",
+        pick: str | None = None,
         composite: bool | None = None,
     ) -> None:
         super().__init__(space, seed)

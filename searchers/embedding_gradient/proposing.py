@@ -45,14 +45,12 @@ ENCODE_EVERY = 15
 
 MIN_ERRORS, MAX_ERRORS = 4, 32
 """Predictions that tell how good predictions are."""
-PARENTS = 10
-"""Good students that near descents begin with."""
 AROUND = 24
 """Students around each that near descents are read from."""
 PACES = (0.5, 1.0, 2.0)
 """Lengths of near descents until they go on from a student, in units of the distance of students around; at random."""
-HOPS, HOP_STEPS = 4, 8
-"""Of a near descent: steps until it goes on from a student, and how often."""
+HOP_STEPS = 8
+"""Of a near descent, until it goes on from a student."""
 
 _DRAWING = 1
 
@@ -256,14 +254,14 @@ class DescentStep:
             model, good, rng, cancelled: as for `candidates`.
         """
         num = self.options.num_local
-        texts = [good[place % min(len(good), PARENTS)] for place in range(num)]
+        texts = [good[place % min(len(good), self.options.num_parents)] for place in range(num)]
         turn = torch.as_tensor(rng.permutation(num))
         which = turn % self.options.num_regressors
         lam = torch.tensor(self.options.lam)[turn % len(self.options.lam)]
         pace = torch.tensor(PACES)[torch.as_tensor(rng.integers(len(PACES), size=num))]
         goal, whiten = self.goal(model), model.cloud.whiten
         found: dict[str, None] = {}
-        for _ in range(HOPS):
+        for _ in range(self.options.num_hops):
             if cancelled():
                 break
             rows, text_at = self.domain.around(texts, AROUND, rng)  # [S, A, T, 5]
