@@ -101,7 +101,8 @@ def main() -> None:
     for name in given.tables:
         table = Table.read(TABLES / f"{name}.parquet")
         known = {row["budget"] for row in table.records}
-        for budget in given.budgets or sorted(known, key=lambda one: one or 2.0):
+        asked = [one or None for one in given.budgets or ()]
+        for budget in asked or sorted(known, key=lambda one: one or 2.0):
             one = line(table, budget, options, given.seed)
             share = "none" if budget is None else format(budget, ".0%")
             numbers = (one[key] for key in ("f_a", "ceiling", "f_p", "f_p, all sizes"))
