@@ -5,8 +5,7 @@
 
 Only rows of the tables, never their surrogates. Five-fold cross-validation: f_a against the measured value (exp(-loss) within a budget, else the
 accuracy), f_p against the parameters; and f_p on 200 architectures that no network has seen, of sizes from half the budget to twice it
-(within a budget all students have almost one size, and there is little to rank). The ceiling is the correlation of two trainings of the same students with
-different seeds, where a table has them.
+(within a budget all students have almost one size, and there is little to rank).
 """
 
 from __future__ import annotations
@@ -36,25 +35,23 @@ def rho(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> flo
     return float(np.asarray(spearmanr(a, b))[0]) if len(a) > 2 else float("nan")
 
 
-def trained(table: Table, budget: float | None) -> tuple[list[str], np.ndarray, float]:
-    """The students of a budget, their mean values over seeds, and the ceiling."""
+def trained(table: Table, budget: float | None) -> tuple[list[str], np.ndarray]:
+    """The students of a budget, and their mean values over seeds."""
     found: dict[str, tuple[str, list[float]]] = {}
     for row in table.records:
         if row["budget"] == budget:
             value = row["accuracy"][-1] if budget is None else np.exp(-row["loss"][-1])
             found.setdefault(row["architecture_id"], (row["architecture"], []))[1].append(value)
     texts = [text for text, _ in found.values()]
-    pairs = [values[:2] for _, values in found.values() if len(values) > 1]
-    ceiling = rho(*zip(*pairs, strict=True)) if len(pairs) > 2 else float("nan")
-    return texts, np.array([np.mean(values) for _, values in found.values()]), ceiling
+    return texts, np.array([np.mean(values) for _, values in found.values()])
 
 
 def line(table: Table, budget: float | None, options: dict[str, Any], seed: int) -> dict[str, Any]:
     """The correlations of one budget's students."""
     space = table.space(None if budget is None else {"params": budget})
-    texts, values, ceiling = trained(table, budget)
+    texts, values = trained(table, budget)
     algorithm = EmbeddingGradientAlgorithm(space, seed=seed, **options)
-    return {"budget": budget, "students": len(texts), "ceiling": ceiling} | correlations(
+    return {"budget": budget, "students": len(texts)} | correlations(
         space, algorithm.step_options, texts, values, seed
     )
 
@@ -96,8 +93,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="OPTION=NUMBER")
     given = parser.parse_args()
     options = {name: int(value) for name, _, value in (one.partition("=") for one in given.set)}
-    print("| table | budget | students | f_a, value | two seeds | f_p, params | f_p, all sizes |")
-    print("|---|---|---|---|---|---|---|")
+    print("| table | budget | students | f_a, value | f_p, params | f_p, all sizes |")
+    print("|---|---|---|---|---|---|")
     for name in given.tables:
         table = Table.read(TABLES / f"{name}.parquet")
         known = {row["budget"] for row in table.records}
@@ -105,7 +102,7 @@ def main() -> None:
         for budget in asked or sorted(known, key=lambda one: one or 2.0):
             one = line(table, budget, options, given.seed)
             share = "none" if budget is None else format(budget, ".0%")
-            numbers = (one[key] for key in ("f_a", "ceiling", "f_p", "f_p, all sizes"))
+            numbers = (one[key] for key in ("f_a", "f_p", "f_p, all sizes"))
             cells = " | ".join(f"{number:.2f}" for number in numbers)
             print(f"| {name} | {share} | {one['students']} | {cells} |", flush=True)
 
