@@ -3,13 +3,14 @@
     python -m benchmarks.incumbents digits_resnet14 --seeds 3                 # resumable; no budget, 80 evaluations, the objective f
     python -m benchmarks.incumbents digits_resnet14 --methods gp multi_kernel_bo esnac random --evaluations 40
     python -m benchmarks.incumbents digits_resnet14 --methods multi_kernel_bo transfer --source runs/vgg6 --evaluations 24
+    python -m benchmarks.incumbents digits_conv5 --budget 0.05 --seeds 5 --methods embedding_gradient random evolution --against embedding_gradient
     python -m benchmarks.incumbents fashion_vgg11 --budget 0.03 --data FOLDER # see benchmarks/problems.py
     python -m benchmarks.incumbents digits_resnet14 --table --seeds 50        # replayed on benchmarks/tables/PROBLEM.parquet
 
 The best value that a search saw is partly luck. So the student that looks best after each mark is trained three more times, with seeds
 that no search used (on a table with sixteen), and the mean of these values is reported. One process, one student at a time, the default recipe of a trial, nobody
 stops early; the first students (`search.first`) are left out, so that only the searches differ. `esnac` is multi_kernel_bo with
-`faithful: true`, `transfer` begins with the kernels of the run that `--source` names. Finished searches are lines of `results/incumbents.jsonl`; the script goes on where it was.
+`faithful: true`, `embedding_gradient:pick=bound,num_local=0` is a method with options, `transfer` begins with the kernels of the run that `--source` names. Finished searches are lines of `results/incumbents.jsonl`; the script goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from benchmarks.judges import Judge, TableJudge, TrainingJudge
 from benchmarks.problems import problem_names
@@ -42,6 +44,11 @@ MAX_DUPLICATES = 100
 
 def make(method: str, space: SearchSpace, seed: int, source: str | None) -> Algorithm:
     """The algorithm behind a name of this script."""
+    name, _, given = method.partition(":")
+    if given:
+        pairs = (pair.partition("=") for pair in given.split(","))
+        options = {key: yaml.safe_load(value) for key, _, value in pairs}
+        return make_algorithm(name, space, seed, options)
     if method == "esnac":
         return make_algorithm("multi_kernel_bo", space, seed, {"faithful": True})
     if method == "transfer":

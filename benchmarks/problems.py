@@ -31,8 +31,10 @@ Part = tuple[np.ndarray, np.ndarray]
 def problem_names() -> list[str]:
     """The problems, the cheapest first."""
     order = (
+        "digits_conv5",
         "digits_resnet14",
         "digits_vgg6",
+        "fashion_conv7",
         "fashion_resnet14",
         "fashion_vgg11",
         "cifar_resnet20",

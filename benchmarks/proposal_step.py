@@ -36,11 +36,10 @@ from raysearch.architecture import SearchSpace
 from raysearch.models import trace
 from raysearch.models.teachers.registry import load_teacher
 from searchers.algorithm import Exhausted, Observation, Proposal
+from searchers.batches import Snapshot
 from searchers.embedding_gradient.algorithm import EmbeddingGradientAlgorithm
 from searchers.embedding_gradient.proposing import DescentStep
-from searchers.embedding_gradient.snapshot import Snapshot as EmbeddingSnapshot
 from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
-from searchers.multi_kernel_bo.snapshot import Snapshot
 from searchers.registry import make_algorithm
 
 MODES = ("lstm", "mlp", "features", "embedding")
@@ -155,10 +154,10 @@ def time_embedding(space: SearchSpace, count: int, options: argparse.Namespace) 
     step = algorithm._step_of_mode()
     assert isinstance(step, DescentStep), "our own mode"
     observations = make_observations(space, count)
-    step(EmbeddingSnapshot(observations[:4], frozenset(), (99, 4, 0)), lambda: False)
+    step(Snapshot(observations[:4], (), frozenset(), (99, 4, 0)), lambda: False)
     fit_s, propose_s, wall = [], [], []
     for seed in range(options.repeats):
-        snapshot = EmbeddingSnapshot(observations, frozenset(), (seed, count, 0))
+        snapshot = Snapshot(observations, (), frozenset(), (seed, count, 0))
         start, began = time.process_time(), time.perf_counter()
         step.networks(snapshot)
         fitted = time.process_time()

@@ -10,23 +10,18 @@ was told, never on when it was ready.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from searchers.ahead import Ahead, Cancelled
-from searchers.algorithm import Exhausted, Observation, Proposal
-from searchers.candidates import scaled_variations
-from searchers.embedding_gradient.options import OPTION_NAMES, check_options
+from searchers.ahead import Cancelled
+from searchers.algorithm import Exhausted, Proposal
+from searchers.batches import MIN_FULL, ONE_AT_A_TIME, Batch, BatchedAlgorithm
+from searchers.embedding_gradient.options import OPTION_NAMES, StepOptions, check_options
 from searchers.embedding_gradient.prior import Prior, read_prior
-from searchers.embedding_gradient.snapshot import Choice, Snapshot, Step
-from searchers.insight import Insight, InsightFailed
-from searchers.ledger import DRAWS, Ledger, check_version, fresh_draws
+from searchers.embedding_gradient.snapshot import Choice, Step
+from searchers.insight import Insight
+from searchers.ledger import DRAWS, check_version
 
 if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
@@ -34,35 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MIN_FULL = 2
-"""Full observations below which there is nothing to learn from."""
 
-_ONE_AT_A_TIME = threading.Lock()
-"""Held by whatever uses the networks: a look inside shares the step's."""
-
-
-@dataclass
-class _Batch:
-    """The students of one step.
-
-    Attributes:
-        key: the number of tellings when it began, and how many steps began at the same number before it.
-        num_outcomes: the outcomes that it knows are so many of the oldest.
-        snapshot: what it is computed from.
-        taken: how many of its students were looked at.
-        num_given: how many of them were proposed.
-        spent: it has no more.
-    """
-
-    key: tuple[int, int]
-    num_outcomes: int
-    snapshot: Snapshot
-    taken: int = 0
-    num_given: int = 0
-    spent: bool = False
-
-
-class EmbeddingGradientAlgorithm:
+class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
     """Gradient descent in a learned embedding of architectures.
 
     Only full observations are learned from. Early-stopped ones are not comparable with them, and are only never proposed again.
@@ -91,6 +59,10 @@ class EmbeddingGradientAlgorithm:
         refit_every: ours: full observations between two fits.
         batch_size: ours: students of a step, while no result comes.
         num_starts: ours: descents begin at the teacher, at the best evaluated students and at some random ones, so many in all.
+        num_local: ours: short descents from the best students, which are read by the encoder (`proposing.py`); None: 48 within a budget,
+            else none.
+        num_parents: ours: how many students these begin with.
+        num_hops: ours: how often these go on from the student that they have reached.
         descent_steps: ours: steps of Adam, 200 at most.
         eta: faithful: lengths of the one gradient step.
         lam: values of lambda, each for every start.
@@ -99,7 +71,8 @@ class EmbeddingGradientAlgorithm:
         trust: ours: "cloud" pulls descents back to where known architectures lie, "encode" returns to the embedding of the nearest student
             every few steps, "both", "none".
         neighbour_share: ours: the share of the judged students that are changes of the best ones instead of ends of descents.
-        pick: ours: students are proposed by their mean prediction, by the lower ("bound"), or by one regressor each ("thompson").
+        pick: ours: students are proposed by their mean prediction, by the lower ("bound"), or by one regressor each ("thompson"); None: so within a
+            budget, else by the bound.
         composite: ours: as in `searchers.targets`.
 
     Attributes:
@@ -134,6 +107,9 @@ class EmbeddingGradientAlgorithm:
         refit_every: int = 4,
         batch_size: int = 4,
         num_starts: int = 12,
+        num_local: int | None = None,
+        num_parents: int = 10,
+        num_hops: int = 4,
         descent_steps: int = 60,
         eta: float | Sequence[float] = (0.1, 0.3, 1.0, 3.0),
         lam: float | Sequence[float] = (0.03, 0.1, 0.3, 1.0),
@@ -141,43 +117,26 @@ class EmbeddingGradientAlgorithm:
         p_0: float | None = None,
         trust: str = "both",
         neighbour_share: float = 0.0,
-        pick: str = "bound",
+        pick: str | None = None,
         composite: bool | None = None,
     ) -> None:
-        self.space = space
+        super().__init__(space, seed)
         given = {key: value for key, value in locals().items() if key in OPTION_NAMES}
         self.num_initial, self._options = check_options(space, given)
         self.faithful = self._options.faithful
-        self.num_fallbacks = 0
         self._prior: Prior | None = None
         if warm_start is not None:
             how = {"chains": self._options.chains, "size": self._options.size}
             self._prior = read_prior(space, warm_start, **how)
         if self._options.chains:
             self._domain()  # refuses a teacher that is no chain
-        self._seed = seed
-        self._ledger = Ledger(space)
-        self._rng = np.random.default_rng(seed)
-        self._num_told = 0
-        self._was_asked = False
-        self._batch: _Batch | None = None
         self._step: Step | None = None
         self._histories: dict[int, dict[str, Any]] = {}
-        self._ahead: Ahead[list[Choice]] = Ahead()
 
     @property
-    def busy(self) -> bool:
-        """Whether `ask` would wait for a step; begins to compute it."""
-        batch = self._current()
-        if batch is None:
-            return False
-        self._ahead.start(batch.key, partial(self._run, batch))
-        return not self._ahead.is_ready(batch.key)
-
-    @property
-    def background_s(self) -> float:
-        """Seconds of proposing that no call of `ask` took."""
-        return self._ahead.unnoticed_s
+    def step_options(self) -> StepOptions:
+        """The checked options of the steps."""
+        return self._options
 
     def warm_up(self) -> None:
         """Imports torch, which costs seconds the first time in a process."""
@@ -197,58 +156,23 @@ class EmbeddingGradientAlgorithm:
             return self._random("warm_up")
         from searchers.embedding_gradient.training import FitDiverged
 
-        self._was_asked = True
         try:
-            choices = self._ahead.result(batch.key, partial(self._run, batch))
+            choices = self._choices(batch)
         except FitDiverged as error:
             batch.spent = True
             return self._fallback(f"The fit diverged ({error})")
         return self._next(batch, choices)
 
-    def tell(self, observation: Observation) -> None:
-        self._ledger.record(observation)
-        self._num_told += 1
-        if self._was_asked:  # else it is a line of a log, told before the search goes on
-            self._was_asked = False
-            _ = self.busy
-
     def state_dict(self) -> dict[str, Any]:
-        batch = self._batch
-        return {
-            "version": 1,
-            "ledger": self._ledger.state_dict(),
-            "rng": self._rng.bit_generator.state,
-            "num_fallbacks": self.num_fallbacks,
-            "num_told": self._num_told,
-            "histories": list(self._histories.values()),
-            "batch": None
-            if batch is None
-            else {
-                "key": list(batch.key),
-                "num_outcomes": batch.num_outcomes,
-                "known": sorted(batch.snapshot.known),
-                "taken": batch.taken,
-                "num_given": batch.num_given,
-                "spent": batch.spent,
-            },
-        }
+        histories = list(self._histories.values())
+        return {"version": 2, **self._books(), "histories": histories}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        check_version(state, 1)
-        self._ahead.stop()
-        self._ledger.load_state_dict(state["ledger"])
-        self._rng.bit_generator.state = state["rng"]
-        self.num_fallbacks = state["num_fallbacks"]
-        self._num_told = state["num_told"]
-        with _ONE_AT_A_TIME:
+        check_version(state, 2)
+        self._open_books(state)
+        with ONE_AT_A_TIME:
             self._histories.clear()
             self._histories |= {one["num_observations"]: one for one in state["histories"]}
-        self._batch = None
-        if (saved := state["batch"]) is not None:
-            key = (saved["key"][0], saved["key"][1])
-            snapshot = self._snapshot(key, saved["num_outcomes"], saved["known"])
-            counts = (saved["taken"], saved["num_given"], saved["spent"])
-            self._batch = _Batch(key, saved["num_outcomes"], snapshot, *counts)
 
     def insight(self) -> Insight | None:
         """What a model of all full observations knows; None while there are fewer than two.
@@ -256,16 +180,9 @@ class EmbeddingGradientAlgorithm:
         Raises:
             InsightFailed: a fit diverged.
         """
-        if len(self._ledger.full) < MIN_FULL:
-            return None
         from searchers.embedding_gradient.training import FitDiverged
 
-        snapshot = self._snapshot((self._num_told, 0), len(self._ledger.told), ())
-        try:
-            with _ONE_AT_A_TIME:
-                return self._step_of_mode().insight(snapshot)
-        except FitDiverged as error:
-            raise InsightFailed(str(error)) from error
+        return self._look(lambda snapshot: self._step_of_mode().insight(snapshot), (FitDiverged,))
 
     def write_knowledge(self, folder: Path) -> None:
         """Writes `embedding.json`, the losses of every refit, and `embedding.safetensors`, the weights of the newest networks.
@@ -275,13 +192,13 @@ class EmbeddingGradientAlgorithm:
         Args:
             folder: made where it is missing.
         """
-        if len(self._ledger.full) < MIN_FULL:
+        snapshot = self._newest()
+        if snapshot is None:
             return
         from searchers.embedding_gradient.knowledge import write_knowledge
         from searchers.embedding_gradient.training import FitDiverged
 
-        snapshot = self._snapshot((self._num_told, 0), len(self._ledger.told), ())
-        with _ONE_AT_A_TIME:
+        with ONE_AT_A_TIME:
             try:
                 networks = self._step_of_mode().networks(snapshot)
             except FitDiverged as error:
@@ -300,34 +217,18 @@ class EmbeddingGradientAlgorithm:
             return True
         return not self.faithful and len(ledger.full) < MIN_FULL
 
-    def _current(self) -> _Batch | None:
-        """The step whose students come next, begun where there is none; None: there is nothing to begin it with."""
-        batch, ledger = self._batch, self._ledger
-        is_fresh = batch is not None and (self.faithful or batch.key[0] == self._num_told)
-        if batch is not None and is_fresh and not batch.spent:
+    def _current(self) -> Batch | None:
+        batch, ledger = self._unspent(lasts=self.faithful), self._ledger
+        if batch is not None:
             return batch
         if self._warms_up or (self._prior is None and len(ledger.full) < MIN_FULL):
             return None
         if self.faithful and ledger.pending:
             return None  # a round's results are awaited
-        again = batch is not None and batch.key[0] == self._num_told
-        key = (self._num_told, batch.key[1] + 1 if again and batch is not None else 0)
-        num_outcomes = len(ledger.told)
-        known = [*ledger.pending.values(), *(one.architecture for one in ledger.told.values())]
-        self._batch = _Batch(key, num_outcomes, self._snapshot(key, num_outcomes, known))
-        return self._batch
+        return self._begin()
 
-    def _snapshot(self, key: tuple[int, int], num_outcomes: int, known: Sequence[str]) -> Snapshot:
-        outcomes = list(self._ledger.told.values())[:num_outcomes]
-        return Snapshot(
-            full=tuple(one for one in outcomes if one.status == "full"),
-            known=frozenset(known),
-            seed=(self._seed, *key),
-        )
-
-    def _run(self, batch: _Batch, cancelled: Cancelled) -> list[Choice]:
-        with _ONE_AT_A_TIME:
-            return self._step_of_mode()(batch.snapshot, cancelled)
+    def _compute(self, batch: Batch, cancelled: Cancelled) -> list[Choice]:
+        return self._step_of_mode()(batch.snapshot, cancelled)
 
     def _step_of_mode(self) -> Step:
         if self._step is None:
@@ -343,7 +244,7 @@ class EmbeddingGradientAlgorithm:
 
     # Proposals
 
-    def _next(self, batch: _Batch, choices: list[Choice]) -> Proposal | None:
+    def _next(self, batch: Batch, choices: list[Choice]) -> Proposal | None:
         """The next new student of a step, then those of another one; a random one where a step has none at all."""
         most = len(choices) if self.faithful else self._options.batch_size
         while batch.taken < len(choices) and batch.num_given < most:
@@ -384,10 +285,10 @@ class EmbeddingGradientAlgorithm:
         """
         ledger = self._ledger
         if not self._options.chains:
-            fresh = fresh_draws(self.space, self._rng)
-            if self.space.limits:
-                fresh = (partial(scaled_variations, self.space, rng=self._rng), *fresh)
-            return ledger.propose(ledger.draw_new(*fresh), origin=origin)
+            draws = self._fresh_draws()
+            if self.space.limits and ledger.num_students % 2:
+                draws = draws[1:]  # every other one is no variation of the scaled student
+            return ledger.propose(ledger.draw_new(*draws), origin=origin)
         domain = self._domain()
         for size in DRAWS:
             for text in domain.sample(size, self._rng):

@@ -34,6 +34,7 @@ from raysearch.errors import ConfigError
 
 if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
+    from searchers.embedding_gradient.domain import Reader
 
 Row = tuple[int, int, int, int, int]
 DRAWN = {"paper": 2048, "restricted": 128}
@@ -42,6 +43,8 @@ MAX_DRAWS = 64
 """Draws after which a sample is as small as it is."""
 MAX_DECODED = 256
 """Of the points on the paths of a step, evenly chosen: a chain takes a millisecond to write."""
+MAX_AROUND = 6
+"""Around each start: as many as 48 descents can afford."""
 HALVINGS = 16
 """Of the interval of the factor of all widths."""
 _WINDOWS = (CONV, MAX_POOL, AVG_POOL)
@@ -229,6 +232,17 @@ class ChainDomain:
             parent = parents[int(rng.integers(len(parents)))]
             made.append(self._changed(parent, rng, share=0.15))
         return self.decode(np.stack(made), [None] * num) if made else []
+
+    def around(
+        self, texts: Sequence[str], num: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Reader]:
+        made = []
+        for parent in self.rows(texts):
+            changed = (self._changed(parent, rng, share=0.15) for _ in range(min(num, MAX_AROUND)))
+            repaired = (self._repair(one) for one in changed)
+            made.append(np.stack([parent, *(parent if r is None else r for r in repaired)]))
+        rows = np.stack(made)
+        return rows, lambda start, place: self._write(rows[start, place])
 
     def _sample(self, num: int, rng: np.random.Generator) -> list[np.ndarray]:
         """The literal sampler rejects what is too large, as the paper does; the restricted one shrinks it."""

@@ -92,7 +92,9 @@ class DescentOptions:
     pull: float = 1.0
 
 
-def loss_at(networks: Networks, Y: Tensor, lam: Tensor, goal: Goal) -> Tensor:
+def loss_at(
+    networks: Networks, Y: Tensor, lam: Tensor, goal: Goal, which: Tensor | None = None
+) -> Tensor:
     """L_c of each point: [S].
 
     Args:
@@ -100,11 +102,15 @@ def loss_at(networks: Networks, Y: Tensor, lam: Tensor, goal: Goal) -> Tensor:
         Y: [S, N]
         lam: [S]
         goal: targets.
+        which: [S] the regressor whose accuracy counts; None: the bound of all.
     """
     a_hat = networks.f_a(Y)  # [M, S]
-    bound = a_hat.mean(0)
-    if goal.kappa and len(a_hat) > 1:
-        bound = bound - goal.kappa * a_hat.std(0)
+    if which is not None:
+        bound = a_hat.gather(0, which[None])[0]
+    else:
+        bound = a_hat.mean(0)
+        if goal.kappa and len(a_hat) > 1:
+            bound = bound - goal.kappa * a_hat.std(0)
     p_hat = networks.f_p(Y)[0]
     return compression_loss(bound, p_hat, lam, goal.a_0, goal.p_0, below_is_fine=goal.below_is_fine)
 
@@ -159,3 +165,39 @@ def descend(
             adam.step()
             path.append(cloud.place(Z).detach())
     return torch.stack(path) if path else Y.new_zeros((0, *Y.shape))
+
+
+def walk(
+    networks: Networks,
+    cloud: Cloud,
+    Y: Tensor,
+    lam: Tensor,
+    goal: Goal,
+    which: Tensor,
+    length: Tensor,
+    num_steps: int,
+) -> Tensor:
+    """The paths of S descents by steps of a given length straight down the gradient: [steps, S, N], without their starts.
+
+    Adam's steps are about equal in all coordinates, whatever they matter; a student that is to be near a path needs those that matter.
+
+    Args:
+        networks: trained.
+        cloud: whose whitened coordinates count.
+        Y: [S, N] starts.
+        lam: [S]
+        goal: targets.
+        which: [S] see `loss_at`.
+        length: [S] of a step, whitened.
+        num_steps: how many.
+    """
+    Z = cloud.whiten(Y).detach()
+    path = []
+    for _ in range(num_steps):
+        Z.requires_grad_(True)
+        with torch.enable_grad():
+            loss = loss_at(networks, cloud.place(Z), lam, goal, which).sum()
+        (gradient,) = torch.autograd.grad(loss, Z)
+        Z = Z.detach() - length[:, None] * F.normalize(gradient, dim=1)
+        path.append(cloud.place(Z))
+    return torch.stack(path)

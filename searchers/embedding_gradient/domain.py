@@ -6,7 +6,7 @@ A sequence does not show skips: a student that a descent began with keeps its ow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 SIZE_SPREAD = (0.5, 2.0)
 """Within a budget all students have one size: half of the architectures that f_p learns from have widths scaled by a factor of this range."""
+
+
+Reader = Callable[[int, int], str | None]
 
 
 class Domain(Protocol):
@@ -74,6 +77,21 @@ class Domain(Protocol):
 
     def neighbours(self, texts: Sequence[str], num: int, rng: np.random.Generator) -> list[str]:
         """Students near the given ones."""
+        ...
+
+    def around(
+        self, texts: Sequence[str], num: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Reader]:
+        """Students near each of S given ones.
+
+        Args:
+            texts: the S students.
+            num: how many around each; free chains, which are slow to make, have fewer.
+            rng: makes them.
+
+        Returns:
+            Rows [S, 1 + num, T_max, 5], the given student first, and what gives the text at [start, place]; None: over the budget after all.
+        """
         ...
 
 
@@ -141,6 +159,20 @@ class EditsDomain:
         varied = self.space.vary(parents[:half], rng, **options)
         mutated = self.space.mutate(parents[half:], rng, **options)
         return list(dict.fromkeys(str(edits) for batch in (varied, mutated) for edits in batch))
+
+    def around(
+        self, texts: Sequence[str], num: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Reader]:
+        options, half = unmeasured(self.space), num // 2
+        parents, each = self.space.batch(texts), np.arange(len(texts))
+        varied = self.space.vary(parents[np.repeat(each, half)], rng, **options)
+        mutated = self.space.mutate(parents[np.repeat(each, num - half)], rng, **options)
+        batch = EditsBatch.concatenate([parents, varied, mutated])
+        behind = np.split(np.arange(len(each), len(batch)), [len(varied)])
+        table = [each[:, None], *(part.reshape(len(each), -1) for part in behind)]
+        places = np.concatenate(table, axis=1)  # [S, 1 + num]
+        rows = encode_students(self.space, batch)[places]
+        return rows, lambda start, place: str(batch[int(places[start, place])])
 
     def _draw(self, num: int, rng: np.random.Generator) -> EditsBatch:
         """Random students; inside a budget half of them are variations of the scaled teacher."""

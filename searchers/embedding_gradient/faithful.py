@@ -13,13 +13,14 @@ import torch
 
 from searchers.ahead import Cancelled
 from searchers.algorithm import Observation
+from searchers.batches import Snapshot
 from searchers.embedding_gradient.autoencoder import Networks
 from searchers.embedding_gradient.descent import Goal, one_step
 from searchers.embedding_gradient.domain import Domain
 from searchers.embedding_gradient.fitting import Fitter, Learned, joined
 from searchers.embedding_gradient.options import StepOptions
 from searchers.embedding_gradient.prior import Prior
-from searchers.embedding_gradient.snapshot import Choice, Snapshot
+from searchers.embedding_gradient.snapshot import Choice
 from searchers.insight import Insight, principal_map, shown_share
 from searchers.surrogate import one_thread
 

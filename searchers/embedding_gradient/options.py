@@ -38,6 +38,9 @@ class StepOptions:
     refit_every: int
     batch_size: int
     num_starts: int
+    num_local: int
+    num_parents: int
+    num_hops: int
     descent_steps: int
     eta: tuple[float, ...]
     lam: tuple[float, ...]
@@ -70,6 +73,9 @@ OPTION_NAMES = frozenset(
         "refit_every",
         "batch_size",
         "num_starts",
+        "num_local",
+        "num_parents",
+        "num_hops",
         "descent_steps",
         "eta",
         "lam",
@@ -98,6 +104,7 @@ def check_options(space: SearchSpace, given: Mapping[str, Any]) -> tuple[int, St
     one = _Checked(given)
     faithful = one.flag("faithful")
     own = PAPER if faithful else OURS
+    within = WITHIN if space.limits else FREE
     chains = faithful if given["chains"] is None else one.flag("chains")
     size = one.word("size", SIZES)
     if size == "latency" and "latency_ms" not in space.limits:
@@ -119,6 +126,9 @@ def check_options(space: SearchSpace, given: Mapping[str, Any]) -> tuple[int, St
         refit_every=one.count("refit_every", 1),
         batch_size=one.count("batch_size", 1),
         num_starts=one.count("num_starts", 2),
+        num_local=one.count("num_local", 0, within),
+        num_parents=one.count("num_parents", 1),
+        num_hops=one.count("num_hops", 1),
         descent_steps=one.count("descent_steps", 1, most=MAX_DESCENT),
         eta=one.numbers("eta"),
         lam=one.numbers("lam"),
@@ -127,7 +137,7 @@ def check_options(space: SearchSpace, given: Mapping[str, Any]) -> tuple[int, St
         centred=one.flag("centred"),
         trust=one.word("trust", TRUSTS),
         neighbour_share=check_share("search.options.neighbour_share", given["neighbour_share"]),
-        pick=one.word("pick", PICKS),
+        pick=one.word("pick", PICKS, within),
         composite=check_composite(given["composite"]),
         sampler=one.word("sampler", SAMPLERS, own),
     )
@@ -141,6 +151,9 @@ OURS: Mapping[str, Any] = {
     "num_initial": 16, "channels": 16, "num_regressors": 8, "fit_steps": 50, "sampler": "restricted",
 }  # fmt: skip
 """What None stands for in each mode."""
+WITHIN: Mapping[str, Any] = {"num_local": 48, "pick": "thompson"}
+FREE: Mapping[str, Any] = {"num_local": 0, "pick": "bound"}
+"""What None stands for within a budget and without one."""
 
 
 @dataclass(frozen=True)

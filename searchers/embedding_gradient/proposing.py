@@ -1,7 +1,9 @@
 """A step of our own mode: many descents at once, all students on their paths judged by the model, the best ones proposed.
 
-Starts are the teacher, the evenly scaled and the best evaluated students, and random ones, each with several lambda. A point of a path
-is a promise of the regressors at a place where no architecture need be; what counts is its nearest legal student, encoded again.
+Far descents start at the teacher, the best evaluated students and random ones, each with several lambda, and are read by the decoder.
+Near ones start at the best students, each believes one regressor, and they are read by the encoder (`near`). A point of a path
+is a promise of the regressors at a place where no architecture need be; what counts is its nearest legal student, encoded again. The
+regressors choose by turns, each its own favourite ("thompson"), so that the students of a step are not all alike.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ from torch import Tensor
 
 from searchers.ahead import Cancelled
 from searchers.algorithm import Observation
+from searchers.batches import Snapshot
 from searchers.embedding_gradient.autoencoder import Networks
-from searchers.embedding_gradient.descent import DescentOptions, Goal, descend
+from searchers.embedding_gradient.descent import DescentOptions, Goal, descend, walk
 from searchers.embedding_gradient.domain import Domain
 from searchers.embedding_gradient.fitting import Fitter, Learned, joined
 from searchers.embedding_gradient.model import Model
 from searchers.embedding_gradient.options import StepOptions
 from searchers.embedding_gradient.prior import Prior
-from searchers.embedding_gradient.snapshot import Choice, Snapshot
+from searchers.embedding_gradient.snapshot import Choice
 from searchers.insight import Insight, principal_map, shown_share
 from searchers.surrogate import one_thread
 from searchers.targets import LEAST_FACTOR, Targets
@@ -39,6 +42,15 @@ MAX_JUDGED = 4096
 """Decoded students that are judged in a step."""
 ENCODE_EVERY = 15
 """Steps between two returns to the embedding of the nearest student, where the trust region asks for it."""
+
+MIN_ERRORS, MAX_ERRORS = 4, 32
+"""Predictions that tell how good predictions are."""
+AROUND = 24
+"""Students around each that near descents are read from."""
+PACES = (0.5, 1.0, 2.0)
+"""Lengths of near descents until they go on from a student, in units of the distance of students around; at random."""
+HOP_STEPS = 8
+"""Of a near descent, until it goes on from a student."""
 
 _DRAWING = 1
 
@@ -92,7 +104,8 @@ class DescentStep:
         if cancelled():
             return []
         good = self._best(full, targets, model) if full else []
-        found = self.candidates(model, good, rng, cancelled)
+        found = self.near(model, good, rng, cancelled) if good and self.options.num_local else []
+        found += self.candidates(model, good, rng, cancelled)
         near = []
         if options.neighbour_share > 0 and good:
             share = min(options.neighbour_share, 0.95)
@@ -101,7 +114,7 @@ class DescentStep:
         origin = dict.fromkeys(near, "mutation") | dict.fromkeys(found, "descent")
         if cancelled() or not origin:
             return []
-        judged = self._rank(model, origin, targets, rng)
+        judged = self._rank(model, origin, targets, rng, past_error(full))
         self._last = key, judged
         return judged
 
@@ -224,6 +237,47 @@ class DescentStep:
         rows = np.concatenate([self.domain.teacher_rows[None], self.domain.rows(texts)])
         return [None, *texts], rows
 
+    def near(
+        self,
+        model: Model,
+        good: Sequence[str],
+        rng: np.random.Generator,
+        cancelled: Cancelled = lambda: False,
+    ) -> list[str]:
+        """Students near good ones that lie where descents from these go, each descent by one regressor.
+
+        A decoder of so few examples blurs: what it makes of a student differs from the student as much as another one does, and along
+        a path it hardly changes which layers are there. So small steps are read by the encoder: of the legal students around the one
+        that a descent began with, those whose embeddings are the nearest to its path; it goes on from the nearest to its end.
+
+        Args:
+            model, good, rng, cancelled: as for `candidates`.
+        """
+        num = self.options.num_local
+        texts = [good[place % min(len(good), self.options.num_parents)] for place in range(num)]
+        turn = torch.as_tensor(rng.permutation(num))
+        which = turn % self.options.num_regressors
+        lam = torch.tensor(self.options.lam)[turn % len(self.options.lam)]
+        pace = torch.tensor(PACES)[torch.as_tensor(rng.integers(len(PACES), size=num))]
+        goal, whiten = self.goal(model), model.cloud.whiten
+        found: dict[str, None] = {}
+        for _ in range(self.options.num_hops):
+            if cancelled():
+                break
+            rows, text_at = self.domain.around(texts, AROUND, rng)  # [S, A, T, 5]
+            Y = model.embed(rows.reshape(-1, *rows.shape[2:])).unflatten(0, rows.shape[:2])
+            Z = whiten(Y)  # [S, A, N]
+            length = pace * (Z - Z[:, :1]).norm(dim=2)[:, 1:].median(1).values / HOP_STEPS
+            path = walk(
+                model.networks, model.cloud, Y[:, 0], lam, goal, which, length, HOP_STEPS
+            )  # [steps, S, N]
+            places = torch.cdist(whiten(path).transpose(0, 1), Z).argmin(2)  # [S, steps]
+            for start, place in sorted({*_pairs(places)} - {(start, 0) for start in range(num)}):
+                if (text := text_at(start, place)) is not None:
+                    found[text] = None
+            texts = [text_at(*pair) or texts[pair[0]] for pair in _pairs(places[:, -1:])]
+        return list(found)
+
     def _paths(
         self,
         model: Model,
@@ -257,8 +311,14 @@ class DescentStep:
         return [texts[int(place)] for place in np.argsort(-value, kind="stable")]
 
     def _rank(
-        self, model: Model, origin: dict[str, str], targets: Targets, rng: np.random.Generator
+        self,
+        model: Model,
+        origin: dict[str, str],
+        targets: Targets,
+        rng: np.random.Generator,
+        error: float,
     ) -> list[Choice]:
+        """The best of the judged students; `error`: of predictions so far, which no standard deviation is below."""
         texts = list(origin)
         factor = self._factor(texts, targets)
         Y = model.embed(self.domain.rows(texts))
@@ -270,13 +330,13 @@ class DescentStep:
         else:
             bound = self.options.kappa if self.options.pick == "bound" else 0.0
             order = np.argsort(-(mean - bound * sd) * factor, kind="stable")[:MAX_RANKED].tolist()
-        spread = np.sqrt(np.square(sd) + model.noise**2)
+        spread = np.maximum(np.hypot(sd, model.noise) * factor, error)
         return [
             Choice(
                 texts[place],
                 origin[texts[place]],
                 float(mean[place] * factor[place]),
-                float(spread[place] * factor[place]),
+                float(spread[place]),
             )
             for place in order
         ]
@@ -288,6 +348,24 @@ class DescentStep:
         params = self.domain.sizes(texts, "params")
         compression = 1 - params / self.space.teacher.num_params
         return np.maximum(compression * (2 - compression), LEAST_FACTOR)
+
+
+def past_error(full: Sequence[Observation]) -> float:
+    """Root mean square of what was measured less what had been predicted, of the newest proposals; 0 while they are few.
+
+    Regressors that were fitted to a student agree on it, and the best looking of many candidates is lucky: both make them too sure.
+    """
+    errors = [
+        one.value - one.extra["predicted"]
+        for one in full
+        if one.value is not None and one.extra.get("predicted") is not None
+    ][-MAX_ERRORS:]
+    return float(np.sqrt(np.mean(np.square(errors)))) if len(errors) >= MIN_ERRORS else 0.0
+
+
+def _pairs(places: Tensor) -> list[tuple[int, int]]:
+    """[S, K] -> (row, entry) of each entry."""
+    return [(row, place) for row, some in enumerate(places.tolist()) for place in some]
 
 
 def _in_turns(values: np.ndarray, count: int) -> list[int]:

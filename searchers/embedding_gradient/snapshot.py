@@ -1,4 +1,4 @@
-"""What a step of the search is computed from, and what it gives."""
+"""What a step of the search gives, and how it is called."""
 
 from __future__ import annotations
 
@@ -6,26 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from searchers.ahead import Cancelled
-from searchers.algorithm import Observation
+from searchers.batches import Snapshot
 from searchers.insight import Insight
 
 if TYPE_CHECKING:
     from searchers.embedding_gradient.autoencoder import Networks
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What is known when a step begins.
-
-    Attributes:
-        full: the outcomes of full trainings, in the order of telling.
-        known: texts of all students that were proposed or told.
-        seed: of everything random in the step; its first number is the search's.
-    """
-
-    full: tuple[Observation, ...]
-    known: frozenset[str]
-    seed: tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,16 @@ was told, never on when it was ready.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raysearch.errors import ConfigError
-from searchers.ahead import Ahead, Cancelled
+from searchers.ahead import Cancelled
 from searchers.algorithm import (
     Exhausted,
-    Observation,
     Proposal,
     check_bool,
     check_choice,
@@ -31,11 +28,11 @@ from searchers.algorithm import (
     check_num_edits,
     check_share,
 )
-from searchers.candidates import scaled_variations
-from searchers.insight import Insight, InsightFailed
-from searchers.ledger import Ledger, check_version, fresh_draws
+from searchers.batches import MIN_FULL, Batch, BatchedAlgorithm
+from searchers.insight import Insight
+from searchers.ledger import check_version
 from searchers.multi_kernel_bo.options import ACQUISITIONS, DEVICES, ENCODERS, StepOptions
-from searchers.multi_kernel_bo.snapshot import Choice, Snapshot, Step
+from searchers.multi_kernel_bo.snapshot import Choice, Step
 from searchers.source import read_source
 from searchers.targets import check_composite
 
@@ -45,50 +42,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MIN_FULL = 2
-"""Full observations below which our mode has nothing to model."""
-
 KNOWN_STEPS = 8
 """Faithful: the search ends after so many steps in a row without a new student."""
-
-_ONE_AT_A_TIME = threading.Lock()
-"""Held by whatever uses models: GPyTorch's settings belong to the whole process, and a look inside shares the step's networks."""
-
 
 TRANSFER = (2**31, 0)
 """Key of the step that begins with another search's kernels: no search is ever told so many outcomes."""
 
 
-@dataclass
-class _Batch:
-    """The students of one step.
-
-    Attributes:
-        key: the number of tellings when it began, and how many steps began at the same number before it.
-        num_outcomes: the outcomes that it knows are so many of the oldest.
-        snapshot: what it is computed from.
-        taken: how many of its students were looked at.
-        spent: it has no more.
-    """
-
-    key: tuple[int, int]
-    num_outcomes: int
-    snapshot: Snapshot
-    taken: int = 0
-    spent: bool = False
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the outcomes, which the ledger keeps."""
-        return {
-            "key": list(self.key),
-            "num_outcomes": self.num_outcomes,
-            "pending": list(self.snapshot.pending),
-            "taken": self.taken,
-            "spent": self.spent,
-        }
-
-
-class MultiKernelBOAlgorithm:
+class MultiKernelBOAlgorithm(BatchedAlgorithm[Choice]):
     """Bayesian optimisation with several learned kernels.
 
     Only full observations enter the models. Early-stopped ones are not comparable with them and are only never proposed again.
@@ -139,10 +100,9 @@ class MultiKernelBOAlgorithm:
         num_threads: int = 2,
         device: str = "auto",
     ) -> None:
-        self.space = space
+        super().__init__(space, seed)
         self.faithful = check_bool("search.options.faithful", faithful)
         self.num_initial = check_int("search.options.num_initial", num_initial, 1)
-        self.num_fallbacks = 0
         self._options = StepOptions(
             faithful=faithful,
             num_kernels=check_int("search.options.num_kernels", num_kernels, 1),
@@ -162,29 +122,8 @@ class MultiKernelBOAlgorithm:
         self._source = None if warm_start is None else read_source(warm_start)
         self._check_transfer()
         self._has_transferred = self._source is None
-        self._seed = seed
-        self._ledger = Ledger(space)
-        self._rng = np.random.default_rng(seed)
-        self._num_told = 0
         self._num_known = 0  # proposals of the faithful mode since the last new student
-        self._was_asked = False
-        self._batch: _Batch | None = None
         self._step: Step | None = None
-        self._ahead: Ahead[list[Choice]] = Ahead()
-
-    @property
-    def busy(self) -> bool:
-        """Whether `ask` would wait for a step; begins to compute it."""
-        batch = self._current()
-        if batch is None:
-            return False
-        self._ahead.start(batch.key, partial(self._run, batch))
-        return not self._ahead.is_ready(batch.key)
-
-    @property
-    def background_s(self) -> float:
-        """Seconds of proposing that no call of `ask` took."""
-        return self._ahead.unnoticed_s
 
     def warm_up(self) -> None:
         """Imports torch and BoTorch, which costs seconds the first time in a process."""
@@ -202,9 +141,8 @@ class MultiKernelBOAlgorithm:
             raise Exhausted
         from searchers.surrogate import NUMERICAL_ERRORS
 
-        self._was_asked = True
         try:
-            choices = self._ahead.result(batch.key, partial(self._run, batch))
+            choices = self._choices(batch)
         except NUMERICAL_ERRORS as error:
             self._end(batch)
             self.num_fallbacks += 1
@@ -214,41 +152,15 @@ class MultiKernelBOAlgorithm:
             return self._next_as_is(batch, choices)
         return self._next_new(batch, choices) or self.ask()
 
-    def tell(self, observation: Observation) -> None:
-        self._ledger.record(observation)
-        self._num_told += 1
-        if self._was_asked:  # else it is a line of a log, told before the search goes on
-            self._was_asked = False
-            _ = self.busy
-
     def state_dict(self) -> dict[str, Any]:
-        batch = self._batch
-        return {
-            "version": 1,
-            "ledger": self._ledger.state_dict(),
-            "rng": self._rng.bit_generator.state,
-            "num_fallbacks": self.num_fallbacks,
-            "num_told": self._num_told,
-            "num_known": self._num_known,
-            "has_transferred": self._has_transferred,
-            "batch": None if batch is None else batch.state_dict(),
-        }
+        more = {"num_known": self._num_known, "has_transferred": self._has_transferred}
+        return {"version": 1, **self._books(), **more}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         check_version(state, 1)
-        self._ahead.stop()
-        self._ledger.load_state_dict(state["ledger"])
-        self._rng.bit_generator.state = state["rng"]
-        self.num_fallbacks = state["num_fallbacks"]
-        self._num_told = state["num_told"]
+        self._open_books(state)
         self._num_known = state["num_known"]
         self._has_transferred = state["has_transferred"]
-        self._batch = None
-        if state["batch"] is not None:
-            batch = dict(state["batch"])
-            key = (batch["key"][0], batch["key"][1])
-            snapshot = self._snapshot(key, batch["num_outcomes"], batch.pop("pending"))
-            self._batch = _Batch(**{**batch, "key": key, "snapshot": snapshot})
 
     def insight(self) -> Insight | None:
         """What a model of all full observations knows; None while there are fewer than two.
@@ -258,27 +170,20 @@ class MultiKernelBOAlgorithm:
         """
         from searchers.surrogate import NUMERICAL_ERRORS
 
-        num_outcomes = len(self._ledger.told)
-        if len(self._ledger.full) < MIN_FULL:
-            return None
-        snapshot = self._snapshot((self._num_told, 0), num_outcomes, [])
-        try:
-            with _ONE_AT_A_TIME:
-                return self._step_of_mode().insight(snapshot)
-        except (*NUMERICAL_ERRORS, np.linalg.LinAlgError) as error:
-            raise InsightFailed(str(error)) from error
+        return self._look(
+            lambda snapshot: self._step_of_mode().insight(snapshot),
+            (*NUMERICAL_ERRORS, np.linalg.LinAlgError),
+        )
 
     # Steps
 
-    def _current(self) -> _Batch | None:
-        """The step whose students come next, begun where there is none; None: there is nothing to begin it with."""
-        batch, ledger = self._batch, self._ledger
-        lasts = self.faithful or not self._has_transferred
-        is_fresh = batch is not None and (lasts or batch.key[0] == self._num_told)
-        if batch is not None and is_fresh and not batch.spent:
+    def _current(self) -> Batch | None:
+        ledger = self._ledger
+        batch = self._unspent(lasts=self.faithful or not self._has_transferred)
+        if batch is not None:
             return batch
         if not self._has_transferred:
-            self._batch = _Batch(TRANSFER, 0, self._snapshot(TRANSFER, 0, []))
+            self._batch = Batch(TRANSFER, 0, self._snapshot(TRANSFER, 0, ()))
             return self._batch
         if self.transfer_only:
             return None
@@ -287,26 +192,11 @@ class MultiKernelBOAlgorithm:
                 return None  # the paper's barrier
         elif ledger.num_students < self.num_initial or len(ledger.full) < MIN_FULL:
             return None
-        again = batch is not None and batch.key[0] == self._num_told
-        key = (self._num_told, batch.key[1] + 1 if again and batch is not None else 0)
-        num_outcomes = len(ledger.told)
-        snapshot = self._snapshot(key, num_outcomes, list(ledger.pending.values()))
-        self._batch = _Batch(key, num_outcomes, snapshot)
-        return self._batch
+        return self._begin()
 
-    def _snapshot(self, key: tuple[int, int], num_outcomes: int, pending: list[str]) -> Snapshot:
-        outcomes = list(self._ledger.told.values())[:num_outcomes]
-        return Snapshot(
-            full=tuple(one for one in outcomes if one.status == "full"),
-            pending=tuple(pending),
-            known=frozenset([*pending, *(one.architecture for one in outcomes)]),
-            seed=(self._seed, *key),
-        )
-
-    def _run(self, batch: _Batch, cancelled: Cancelled) -> list[Choice]:
-        with _ONE_AT_A_TIME:
-            step = self._transfer() if batch.key == TRANSFER else self._step_of_mode()
-            return step(batch.snapshot, cancelled)
+    def _compute(self, batch: Batch, cancelled: Cancelled) -> list[Choice]:
+        step = self._transfer() if batch.key == TRANSFER else self._step_of_mode()
+        return step(batch.snapshot, cancelled)
 
     def _transfer(self) -> TransferStep:
         from searchers.multi_kernel_bo.steps import make_transfer
@@ -314,7 +204,7 @@ class MultiKernelBOAlgorithm:
         assert self._source is not None, "there is a step of transfer"
         return make_transfer(self.space, self._source, self._options)
 
-    def _end(self, batch: _Batch) -> None:
+    def _end(self, batch: Batch) -> None:
         """The step gives no more students."""
         batch.spent = True
         self._has_transferred = True
@@ -339,7 +229,7 @@ class MultiKernelBOAlgorithm:
 
     # Proposals
 
-    def _next_as_is(self, batch: _Batch, choices: list[Choice]) -> Proposal | None:
+    def _next_as_is(self, batch: Batch, choices: list[Choice]) -> Proposal | None:
         """The paper's: whatever a kernel chose, known or not."""
         choice = choices[batch.taken]
         batch.taken += 1
@@ -351,7 +241,7 @@ class MultiKernelBOAlgorithm:
         self._num_known += 1  # its outcome is known, or will be
         return Proposal(str(choice.edits), _expectation(choice, batch))
 
-    def _next_new(self, batch: _Batch, choices: list[Choice]) -> Proposal | None:
+    def _next_new(self, batch: Batch, choices: list[Choice]) -> Proposal | None:
         """The next student of a step that is new; where there is none a random one, or, after a transfer, what follows it."""
         while batch.taken < len(choices):
             choice = choices[batch.taken]
@@ -361,18 +251,14 @@ class MultiKernelBOAlgorithm:
         self._end(batch)
         return None if batch.key == TRANSFER else self._random("sample")
 
-    def _propose(self, choice: Choice, batch: _Batch) -> Proposal:
+    def _propose(self, choice: Choice, batch: Batch) -> Proposal:
         return self._ledger.propose(choice.edits, **_expectation(choice, batch))
 
     def _random(self, origin: str) -> Proposal:
-        """A random student, inside a budget a variation of the scaled one."""
-        fresh = fresh_draws(self.space, self._rng)
-        if self.space.limits:
-            fresh = (partial(scaled_variations, self.space, rng=self._rng), *fresh)
-        return self._ledger.propose(self._ledger.draw_new(*fresh), origin=origin)
+        return self._ledger.propose(self._ledger.draw_new(*self._fresh_draws()), origin=origin)
 
 
-def _expectation(choice: Choice, batch: _Batch) -> dict[str, Any]:
+def _expectation(choice: Choice, batch: Batch) -> dict[str, Any]:
     """What a trial's config says of its proposal."""
     return {
         "origin": "transfer" if batch.key == TRANSFER else "model",

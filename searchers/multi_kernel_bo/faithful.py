@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from searchers.ahead import Cancelled
+from searchers.batches import Snapshot
 from searchers.insight import Insight, principal_map, shown_share
 from searchers.multi_kernel_bo.acquisition import expected_improvement
 from searchers.multi_kernel_bo.fit import FitOptions, fit_all, kernel_threads
@@ -28,7 +29,7 @@ from searchers.multi_kernel_bo.inputs import Inputs
 from searchers.multi_kernel_bo.knowledge import embeddings, left_out
 from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
 from searchers.multi_kernel_bo.model import LearnedKernelGP
-from searchers.multi_kernel_bo.snapshot import Choice, Snapshot
+from searchers.multi_kernel_bo.snapshot import Choice
 from searchers.surrogate import one_thread
 
 if TYPE_CHECKING:

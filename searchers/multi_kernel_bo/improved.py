@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from searchers.ahead import Cancelled
 from searchers.algorithm import Observation
+from searchers.batches import Snapshot
 from searchers.candidates import CandidatePool
 from searchers.insight import Insight, principal_map, shown_share
 from searchers.multi_kernel_bo.acquisition import log_expected_improvement
@@ -27,7 +28,7 @@ from searchers.multi_kernel_bo.inputs import Inputs
 from searchers.multi_kernel_bo.knowledge import embeddings, left_out
 from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
 from searchers.multi_kernel_bo.model import LearnedKernelGP
-from searchers.multi_kernel_bo.snapshot import Choice, Snapshot
+from searchers.multi_kernel_bo.snapshot import Choice
 from searchers.surrogate import one_thread
 from searchers.targets import Targets
 

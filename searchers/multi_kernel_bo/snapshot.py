@@ -1,4 +1,4 @@
-"""What a step is computed from, and what it gives."""
+"""What a step gives, and how it is called."""
 
 from __future__ import annotations
 
@@ -6,28 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from searchers.ahead import Cancelled
-from searchers.algorithm import Observation
+from searchers.batches import Snapshot
 from searchers.insight import Insight
 
 if TYPE_CHECKING:
     from raysearch.architecture import Edits
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What is known when a step begins.
-
-    Attributes:
-        full: the outcomes of full trainings, in the order of telling.
-        pending: texts of the outstanding students.
-        known: texts of all students that were proposed or told.
-        seed: of everything random in the step.
-    """
-
-    full: tuple[Observation, ...]
-    pending: tuple[str, ...]
-    known: frozenset[str]
-    seed: tuple[int, ...]
 
 
 @dataclass(frozen=True)

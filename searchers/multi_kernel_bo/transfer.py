@@ -19,13 +19,14 @@ import numpy as np
 import torch
 
 from searchers.ahead import Cancelled
+from searchers.batches import Snapshot
 from searchers.candidates import scaled_variations
 from searchers.multi_kernel_bo.acquisition import expected_improvement
 from searchers.multi_kernel_bo.fit import FitOptions, fit_all
 from searchers.multi_kernel_bo.inputs import Inputs, LayerColumns
 from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
 from searchers.multi_kernel_bo.model import LearnedKernelGP
-from searchers.multi_kernel_bo.snapshot import Choice, Snapshot
+from searchers.multi_kernel_bo.snapshot import Choice
 from searchers.source import Source
 from searchers.surrogate import one_thread
 from searchers.targets import NEEDED, Targets

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.incumbents import Judge, _read, make, search, table
 from searchers.algorithm import Observation
+from searchers.evolution import EvolutionAlgorithm
 from searchers.testing import make_chain_space
 
 
@@ -36,6 +37,12 @@ def test_the_incumbent_is_the_one_that_looked_best_judged_without_its_luck(metho
         seen = max(row["values"][: int(mark)])
         assert seen - 2 <= value <= seen
         assert value == row["sizes"][mark]
+
+
+def test_a_method_may_be_given_with_options():
+    algorithm = make("evolution:population=5,tournament=2", make_judge().space, 0, None)
+    assert isinstance(algorithm, EvolutionAlgorithm)
+    assert (algorithm.population, algorithm.tournament) == (5, 2)
 
 
 def test_a_transfer_needs_a_source():

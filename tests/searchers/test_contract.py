@@ -70,7 +70,27 @@ class TestEmbeddingGradient(AlgorithmContract):
 
     def make_algorithm(self, space, seed):
         return EmbeddingGradientAlgorithm(
-            space, seed=seed, num_initial=5, num_starts=3, descent_steps=5, batch_size=2, **TINY
+            space,
+            seed=seed,
+            num_initial=5,
+            num_starts=3,
+            num_local=3,
+            descent_steps=5,
+            batch_size=2,
+            **TINY,
+        )
+
+
+class TestEmbeddingGradientOfFreeChains(AlgorithmContract):
+    edits = False
+
+    def make_space(self):
+        return make_chain_space((8, 8, 8), budget={"params": 0.3})
+
+    def make_algorithm(self, space, seed):
+        few = {"num_starts": 3, "num_local": 2, "descent_steps": 5, "batch_size": 2}
+        return EmbeddingGradientAlgorithm(
+            space, seed=seed, chains=True, num_initial=5, **few, **TINY
         )
 
 

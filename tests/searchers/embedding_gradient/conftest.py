@@ -18,7 +18,7 @@ SMALL = {"channels": 8, "embedding": 8, "num_regressors": 3, "pretrain_steps": 6
 DEFAULTS = {
     "faithful": False, "chains": None, "num_initial": None, "sampler": None, "size": "params", "centred": True,
     "embedding": 16, "channels": None, "hidden": 64, "num_regressors": None, "kappa": 0.0, "semi_supervised": True,
-    "pretrain_steps": 200, "fit_steps": None, "refit_every": 4, "batch_size": 4, "num_starts": 8, "descent_steps": 40,
+    "pretrain_steps": 200, "fit_steps": None, "refit_every": 4, "batch_size": 4, "num_starts": 8, "num_local": 8, "num_parents": 10, "num_hops": 4, "descent_steps": 40,
     "eta": (0.1, 1.0), "lam": (0.03, 0.3), "a_0": 1.0, "p_0": None, "trust": "cloud", "neighbour_share": 0.0,
     "pick": "mean", "composite": None,
 }  # fmt: skip

@@ -28,6 +28,7 @@ TINY = {
     "pretrain_steps": 10,
     "fit_steps": 6,
     "num_starts": 4,
+    "num_local": 4,
     "descent_steps": 8,
     "batch_size": 3,
 }
@@ -315,7 +316,7 @@ def test_a_run_of_another_teacher_is_refused(run):
     [
         ("faithful", "yes"), ("num_initial", 0), ("chains", 1), ("sampler", "mine"), ("size", "flops"), ("centred", None),
         ("embedding", 0), ("channels", 2.5), ("hidden", 0), ("num_regressors", 0), ("kappa", -1), ("semi_supervised", "no"),
-        ("pretrain_steps", -1), ("fit_steps", 0), ("refit_every", 0), ("batch_size", True), ("num_starts", 1),
+        ("pretrain_steps", -1), ("fit_steps", 0), ("refit_every", 0), ("batch_size", True), ("num_starts", 1), ("num_local", -1), ("num_parents", 0), ("num_hops", 0),
         ("descent_steps", 201), ("eta", "large"), ("lam", []), ("a_0", float("nan")), ("p_0", "small"), ("trust", "me"),
         ("neighbour_share", 1.5), ("pick", "best"), ("composite", "f"),
     ],
@@ -338,6 +339,15 @@ def test_the_papers_numbers_are_the_defaults_of_the_faithful_form(space):
     options = algorithm._options
     assert (algorithm.num_initial, options.fit_steps, options.sampler) == (1500, 100_000, "paper")
     assert (options.num_regressors, options.a_0, options.chains) == (1, 1.0, True)
+
+
+def test_within_a_budget_the_regressors_choose_by_turns_and_good_students_are_left_by_short_steps(
+    space,
+):
+    limited = make_chain_space((8, 8, 8, 8), budget={"params": 0.3})
+    found = [EmbeddingGradientAlgorithm(one).step_options for one in (space, limited)]
+    assert [one.pick for one in found] == ["bound", "thompson"]
+    assert [one.num_local > 0 for one in found] == [False, True]
 
 
 def test_it_is_a_searcher_of_tune(space):

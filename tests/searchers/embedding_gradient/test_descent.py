@@ -13,6 +13,7 @@ from searchers.embedding_gradient.descent import (
     descend,
     loss_at,
     one_step,
+    walk,
 )
 from tests.searchers.embedding_gradient.conftest import learned_of
 
@@ -112,6 +113,31 @@ def test_a_lower_confidence_bound_is_below_the_mean(trained, starts):
     )
     deviation = model.networks.f_a(starts[1]).std(0)
     assert torch.allclose(bound - mean, deviation, atol=1e-5)
+
+
+def test_a_descent_that_believes_one_regressor_is_that_of_a_model_with_it_alone(trained, starts):
+    _, model = trained
+    Y = starts[1]
+    lam, num = torch.zeros(len(Y)), len(model.networks.f_a.weights[0])
+    which = torch.arange(len(Y)) % num
+    goal = Goal(1.0, 0.0, below_is_fine=True, kappa=2.0)
+    loss = loss_at(model.networks, Y, lam, goal, which)
+    a_hat = model.networks.f_a(Y)
+    expected = torch.stack([1 - a_hat[int(one), place] for place, one in enumerate(which)])
+    assert torch.allclose(loss, expected, atol=1e-6)
+
+
+def test_a_walk_goes_down_by_steps_of_the_given_length(trained, starts):
+    _, model = trained
+    Y = starts[1][:3]
+    lam, which = torch.full((3,), 0.3), torch.tensor([0, 1, 2])
+    length = torch.tensor([0.0, 0.005, 0.01])
+    path = walk(model.networks, model.cloud, Y, lam, PAPERS, which, length, 4)
+    points = torch.cat([Y[None], path])
+    moved = model.cloud.whiten(points).diff(dim=0).norm(dim=2)
+    assert torch.allclose(moved, length.expand(4, 3), atol=1e-3)
+    before, *_, after = (loss_at(model.networks, one, lam, PAPERS, which) for one in points)
+    assert (after < before)[1:].all()
 
 
 def test_whitened_points_of_the_cloud_are_round_and_come_back():

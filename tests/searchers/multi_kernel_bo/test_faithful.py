@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from searchers.batches import Snapshot
 from searchers.multi_kernel_bo.encoders import MLPEncoder
 from searchers.multi_kernel_bo.faithful import FaithfulStep, evolve
 from searchers.multi_kernel_bo.fit import FitOptions
 from searchers.multi_kernel_bo.kernel import LayerEmbedding
 from searchers.multi_kernel_bo.members import MemberOptions
-from searchers.multi_kernel_bo.snapshot import Snapshot
 from tests.searchers.multi_kernel_bo.conftest import some_observed
 from tests.searchers.multi_kernel_bo.test_acquisition import quadrature
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from searchers.batches import Snapshot
 from searchers.candidates import CandidatePool
 from searchers.multi_kernel_bo import improved
 from searchers.multi_kernel_bo.fit import FitOptions
 from searchers.multi_kernel_bo.improved import ImprovedStep, _Prediction
 from searchers.multi_kernel_bo.members import MemberOptions
-from searchers.multi_kernel_bo.snapshot import Snapshot
 from searchers.targets import Targets
 from tests.searchers.multi_kernel_bo.conftest import observed, some_observed
 
