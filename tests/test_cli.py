@@ -328,7 +328,7 @@ def test_a_run_that_is_killed_and_then_interrupted_continues(folder, environment
 
     run = folder / "runs" / "cut"
     log = run / "observations.jsonl"
-    arguments = ["run", *SMALL, "search.trials=6", "baselines=[uniform]", "run.name=cut"]
+    arguments = ["run", *SMALL, "search.trials=8", "baselines=[uniform]", "run.name=cut"]
     process = start(arguments, folder, environment)
     killed, _ = stop(process, log, after=2, by=signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
@@ -336,8 +336,10 @@ def test_a_run_that_is_killed_and_then_interrupted_continues(folder, environment
 
     attached = {**environment, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     process = start(["resume", str(run), "cluster.address=auto"], folder, attached)
-    interrupted, errors = stop(process, log, after=4, by=signal.SIGINT)
-    assert process.returncode == 130
+    # one more than there are: it must be at work, since libraries swallow signals while they are imported
+    after = killed.count(b"\n") + 1
+    interrupted, errors = stop(process, log, after=after, by=signal.SIGINT)
+    assert process.returncode == 130, errors
     assert f"resume {run}" in errors
     assert interrupted.startswith(killed)
     assert not (run / "report.html").exists()
@@ -345,8 +347,8 @@ def test_a_run_that_is_killed_and_then_interrupted_continues(folder, environment
     resume(run, progress=False)
     assert log.read_bytes().startswith(interrupted)
     records = [json.loads(line) for line in log.read_text().splitlines()]
-    assert len(records) == 6
-    assert len({record["architecture_id"] for record in records}) == 6
+    assert len(records) == 8
+    assert len({record["architecture_id"] for record in records}) == 8
     assert (run / "report.html").stat().st_size > 0
     summary = json.loads((run / "summary.json").read_text())
-    assert sum(summary["trials"].values()) == 6
+    assert sum(summary["trials"].values()) == 8
