@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -302,6 +303,8 @@ def start(arguments, folder, environment):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a suite that a shell put into the background has SIGINT ignored, and its children inherit that
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -336,7 +339,7 @@ def test_a_run_that_is_killed_and_then_interrupted_continues(folder, environment
 
     attached = {**environment, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     process = start(["resume", str(run), "cluster.address=auto"], folder, attached)
-    # one more than there are: it must be at work, since libraries swallow signals while they are imported
+    # one more than there are: it must be at work, not still importing
     after = killed.count(b"\n") + 1
     interrupted, errors = stop(process, log, after=after, by=signal.SIGINT)
     assert process.returncode == 130, errors
