@@ -20,7 +20,7 @@ The gradient is sent back only as far as an activation with a second derivative 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
@@ -35,6 +35,8 @@ from trainables.bayesnas.compression.curvature import (
     measurable,
     normalised,
 )
+
+Leaf = TypeVar("Leaf")
 
 Output = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """(logits [B, K], labels [B]) -> the diagonal of the Hessian, and the gradient, of each image's loss, both [B, K]."""
@@ -253,8 +255,8 @@ class _Backward:
     ) -> None:
         """An operation without weights."""
         curvature, gradient = signals
-        tensors = list(_tensors(args))
-        nodes = list(_nodes(node.args))
+        tensors = list(_leaves(args, torch.Tensor))
+        nodes = list(_leaves(node.args, fx.Node))
         if name == "add" and any(not isinstance(arg, torch.Tensor) for arg in args[:2]):
             name = "neg"  # a constant is added: element-wise
         if name in _ELEMENTWISE and len(tensors) == 1:
@@ -335,20 +337,13 @@ def _is_switching(args: tuple[Any, ...]) -> bool:
     )
 
 
-def _tensors(values: Any) -> Iterable[torch.Tensor]:
+def _leaves(values: Any, kind: type[Leaf]) -> Iterable[Leaf]:
+    """What is of a kind among nested arguments, in their order."""
     for value in values:
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, kind):
             yield value
         elif isinstance(value, list | tuple):
-            yield from _tensors(value)
-
-
-def _nodes(values: Any) -> Iterable[fx.Node]:
-    for value in values:
-        if isinstance(value, fx.Node):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _nodes(value)
+            yield from _leaves(value, kind)
 
 
 def _with(values: Any, tensors: Iterable[torch.Tensor]) -> tuple[Any, ...]:
