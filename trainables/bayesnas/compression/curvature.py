@@ -9,12 +9,16 @@ That of distillation at the temperature T, whose loss is multiplied by T^2, is t
 
 The mean is over images, as the loss's. A weight that is used at many places of an image has one gradient for each image, the sum over its
 places: so must its square be taken (the thesis averages over places, 4-13).
+
+The same gradients say what the matrix has beside its diagonal along one direction: that of a whole slice of weights, d/ds of the loss where the slice is
+multiplied by s, is the sum of w dE/dw over it (`Slopes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +30,20 @@ Inputs = dict[str, list[tuple[torch.Tensor, torch.Tensor]]]
 
 _CHUNK = 1 << 18
 """So many gradients of single images are held at a time, as numbers: what a core's cache holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """The sums of w dE/dw over the slices of one layer's weight, for each image.
+
+    Attributes:
+        rows: [B, out] over each filter's weights.
+        columns: [B, in / groups] over the weights that read an input channel; of BatchNorm the same as `rows`.
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 Measurable = nn.Linear | nn.Conv1d | nn.Conv2d | Norm
@@ -48,6 +66,7 @@ def diagonal(
     draws: int | None = 1,
     temperatures: Mapping[float, float] | None = None,
     generator: torch.Generator | None = None,
+    observe: Callable[[dict[str, Slopes]], None] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The diagonal for the weight of every measurable layer.
 
@@ -58,6 +77,8 @@ def diagonal(
         draws: labels drawn for each image; None: the exact diagonal.
         temperatures: T -> the share of its loss, the shares adding up to 1; None: the cross-entropy alone, T = 1.
         generator: of the labels, on the CPU.
+        observe: called with the slopes of all layers, path -> slopes, once for each batch and draw (each class, where it is exact); the sum of their
+            squares over draws (classes) estimates (is) the matrix along the slice.
 
     Returns:
         path of the layer -> a tensor of its weight's shape, the mean over all images.
@@ -80,9 +101,16 @@ def diagonal(
                         logits, outputs, direction, retain_graph=True, allow_unused=True
                     )
                 )
+                slopes: dict[str, Slopes] = {}
                 for name, pairs in calls.items():
                     signals = [(read, next(gradients)) for read, _ in pairs]
-                    _add_squares(totals[name], chosen[name], signals)
+                    found_slopes = _add_squares(
+                        totals[name], chosen[name], signals, sliced=observe is not None
+                    )
+                    if found_slopes is not None:
+                        slopes[name] = found_slopes
+                if observe is not None:
+                    observe(slopes)
     module.train(was_training)
     with torch.no_grad():
         return {name: total / max(1, seen) for name, total in totals.items()}
@@ -135,23 +163,44 @@ def _add_squares(
     total: torch.Tensor,
     layer: Measurable,
     signals: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
-) -> None:
-    """Adds, over the images, the squares of each image's gradient, which is summed over the layer's calls."""
+    *,
+    sliced: bool,
+) -> Slopes | None:
+    """Adds, over the images, the squares of each image's gradient, which is summed over the layer's calls; where `sliced`, tells its slopes."""
     used = [(read, signal) for read, signal in signals if signal is not None]
     if not used:
-        return
+        return None
     if len(used) == 1 and isinstance(layer, nn.Linear) and used[0][0].ndim == 2:
         read, signal = used[0]
         total += signal.square().T @ read.square()  # [out, in]: squares of outer products
-        return
+        if not sliced:
+            return None
+        return Slopes(signal * (read @ layer.weight.T), read * (signal @ layer.weight))
     step = max(1, _CHUNK // max(1, layer.weight.numel()))
+    slopes: list[Slopes] = []
     for start in range(0, len(used[0][0]), step):
         parts = [
             _gradients(layer, read[start : start + step], signal[start : start + step])
             for read, signal in used
         ]
         gradient = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+        if sliced:
+            slopes.append(_slopes(layer.weight, gradient))
         total += gradient.square_().sum(0).view_as(total)
+    if not sliced:
+        return None
+    return Slopes(
+        torch.cat([one.rows for one in slopes]), torch.cat([one.columns for one in slopes])
+    )
+
+
+def _slopes(weight: torch.Tensor, gradient: torch.Tensor) -> Slopes:
+    """Of gradients [B, ...] of one weight."""
+    each = gradient.view(-1, *weight.shape) * weight
+    if weight.ndim == 1:
+        return Slopes(each, each)
+    each = each.flatten(3).sum(3) if weight.ndim > 2 else each  # [B, out, in]
+    return Slopes(each.sum(2), each.sum(1))
 
 
 def _gradients(layer: Measurable, read: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:

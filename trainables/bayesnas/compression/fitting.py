@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from raysearch.architecture import SearchSpace
-from trainables.bayesnas.compression.saliency import Unit, units
+from trainables.bayesnas.compression.saliency import Coherence, Unit, units
 from trainables.bayesnas.compression.structure import Builder, Structure
 
 CLOSE = 1.05
@@ -57,6 +57,7 @@ class Fitter:
         *,
         losses: Mapping[str, torch.Tensor],
         worth: np.ndarray,
+        together: Coherence | None = None,
     ) -> Structure:
         """Takes away the units of the least price until limits are met; as far as that goes.
 
@@ -65,9 +66,10 @@ class Fitter:
             limits: by metric.
             losses: the quadratic loss of each weight.
             worth: [G] that of each group.
+            together: what weights lose together.
         """
         while not self.fits(structure, limits):
-            smaller = self._cut(structure, limits, losses, worth)
+            smaller = self._cut(structure, limits, losses, worth, together)
             if smaller.living.sum() >= structure.living.sum():
                 break  # nothing is left to take
             structure = smaller
@@ -79,12 +81,14 @@ class Fitter:
         limits: Limits,
         losses: Mapping[str, torch.Tensor],
         worth: np.ndarray,
+        together: Coherence | None,
     ) -> Structure:
         """One cut: to the limits where they are close, else half of the way there."""
         builder = self._builder
         masks = builder.masks(structure, losses)
         living = {key: loss * masks[key] if key in masks else loss for key, loss in losses.items()}
-        order = units(builder.places, builder.groups, structure, living, self._weight_costs)
+        costs = self._weight_costs
+        order = units(builder.places, builder.groups, structure, living, costs, together)
         if not order:
             return structure
         close = self.fits(structure, {metric: limit * CLOSE for metric, limit in limits.items()})

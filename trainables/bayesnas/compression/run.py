@@ -22,12 +22,19 @@ from raysearch.models.keep import ChannelRanking
 from trainables.bayesnas import sparse
 from trainables.bayesnas.compression.curvature import diagonal, measurable
 from trainables.bayesnas.compression.fitting import Fitter, Limits
+from trainables.bayesnas.compression.gates import Gates
 from trainables.bayesnas.compression.groups import NO_GROUP, make_groups
 from trainables.bayesnas.compression.layers import count_weights, describe
 from trainables.bayesnas.compression.penalised import PenalisedTraining, recipe_of, temperatures
 from trainables.bayesnas.compression.places import find_places, scale_free
 from trainables.bayesnas.compression.prior import GroupPrior
-from trainables.bayesnas.compression.saliency import group_worth, quadratic_loss, units
+from trainables.bayesnas.compression.saliency import (
+    Coherence,
+    coherence,
+    group_worth,
+    quadratic_loss,
+    units,
+)
 from trainables.bayesnas.compression.structure import Builder, Structure
 from trainables.bayesnas.recursion import recursive_diagonal
 from trainables.bayesnas.run import FoundStudent
@@ -142,7 +149,7 @@ class CompressionRun:
         """Offers a state before it changes, and at the end; then updates."""
         updates = len(self._updates) < self.settings.updates and not self._arrived
         if updates or self.complete:
-            self._hessian = self._curvature()
+            self._hessian, self._together = self._curvature()
             if self._updates:
                 self._offer(metrics)
         if updates and not self.complete:
@@ -282,7 +289,9 @@ class CompressionRun:
     def _within(self, structure: Structure, limits: Limits) -> Structure:
         losses = quadratic_loss(self._weights, self._hessian)
         assert self._worth is not None
-        return self._fitter.within(structure, limits, losses=losses, worth=self._worth)
+        return self._fitter.within(
+            structure, limits, losses=losses, worth=self._worth, together=self._together
+        )
 
     def _dead_in_the_end(self, worth: np.ndarray) -> np.ndarray:
         """[G] the groups that the iteration would bring to zero at this lambda, see `CompressionSettings.prune`."""
@@ -300,8 +309,8 @@ class CompressionRun:
                 dead[unit.groups] = True
         return dead
 
-    def _curvature(self) -> dict[str, torch.Tensor]:
-        """H of each weight, of the images that the update's number draws."""
+    def _curvature(self) -> tuple[dict[str, torch.Tensor], Coherence | None]:
+        """H of each weight, of the images that the update's number draws, and what weights lose together (the recursion knows nothing of that)."""
         settings, train = self.settings, self.context.device_data.train
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epochs_done)
         order = torch.randperm(len(train), generator=generator)[: settings.images].to(train.device)
@@ -310,17 +319,21 @@ class CompressionRun:
         batches = (train.take(part) for part in parts)
         if settings.hessian == "recursive":
             labelled = ((train.take(part), train.labels[part]) for part in parts)
-            found = recursive_diagonal(self.module, labelled)
-        else:
-            draws = None if settings.hessian == "exact" else 1
-            found = diagonal(
+            return _named(recursive_diagonal(self.module, labelled)), None
+        gates = Gates(self.builder.places)
+        hessian = _named(
+            diagonal(
                 self.module,
                 batches,
-                draws=draws,
+                draws=None if settings.hessian == "exact" else 1,
                 temperatures=temperatures(self._training.recipe),
                 generator=generator,
+                observe=gates.add,
             )
-        return {f"{path}.weight": value for path, value in found.items()}
+        )
+        losses = quadratic_loss(self._weights, hessian)
+        channels, inputs = gates.channels(len(order)), gates.inputs(len(order))
+        return hessian, coherence(self.builder.places, losses, channels, inputs)
 
     def _worths(self) -> np.ndarray:
         losses = quadratic_loss(self._weights, self._hessian)
@@ -376,6 +389,11 @@ class CompressionRun:
         living = torch.from_numpy(self.structure.living)
         gamma = self.prior.gamma.cpu()[living].clamp(*sparse.GAMMA_RANGE)
         return float(sparse.entropy(gamma).mean()) if len(gamma) else 0.0
+
+
+def _named(by_path: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """By parameter what is by layer."""
+    return {f"{path}.weight": value for path, value in by_path.items()}
 
 
 def _start(

@@ -6,6 +6,7 @@ grows are those of the least quadratic loss for what they take of the budget; ta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,34 +43,61 @@ def group_worth(groups: Groups, losses: Mapping[str, torch.Tensor]) -> np.ndarra
     return groups.sums({key: losses[key] for key in groups.keys}).double().numpy()
 
 
+@dataclass(frozen=True, eq=False)
+class Coherence:
+    """What channels and inputs lose as a whole, over the sum of what their weights would lose alone (`gates`).
+
+    Attributes:
+        channels: [channels].
+        inputs: layer -> [in].
+    """
+
+    channels: np.ndarray
+    inputs: Mapping[str, np.ndarray]
+
+
+def coherence(
+    places: Places,
+    losses: Mapping[str, torch.Tensor],
+    channels: np.ndarray,
+    inputs: Mapping[str, np.ndarray],
+) -> Coherence:
+    """By the losses of whole channels [channels] and inputs (layer -> [in]), and the `quadratic_loss` of the same weights; 1 where these have none."""
+    tables = _tables(places, losses)
+    alone = _channel_losses(places, tables)
+    ratios = {
+        name: _ratio(inputs[name], table.sum(0))
+        for name, table in tables.items()
+        if name in inputs and table.shape[1] == len(inputs[name])
+    }
+    return Coherence(_ratio(channels, alone), ratios)
+
+
 def units(
     places: Places,
     groups: Groups,
     structure: Structure,
     losses: Mapping[str, torch.Tensor],
     weight_costs: Mapping[str, float],
+    together: Coherence | None = None,
 ) -> list[Unit]:
     """The kept channels, and the inputs that are read by columns of their own, in the order in which they go.
 
     Args:
         losses: `quadratic_loss` of the living weights (zero for the dead).
         weight_costs: layer -> what one of its weights takes of the budget.
+        together: what their weights lose together; None: as much as alone.
     """
-    channels = places.num_channels
-    loss, sides, cost = np.zeros(channels), np.zeros(channels), np.zeros(channels)
+    tables = _tables(places, losses)
+    cost = np.zeros(places.num_channels)
     inputs: list[Unit] = []
     for filters in places.filters:
         layer = filters.layer
-        key = layer.params.get("weight", f"{layer.name}.weight")
-        if key not in losses:
+        table = tables.get(layer.name)
+        if table is None:
             continue
-        flat = losses[key].double().flatten(2).sum(2) if losses[key].ndim > 2 else losses[key]
-        table = flat.double().cpu().numpy()  # [out, in]
-        each = weight_costs[layer.name] * (losses[key][0, 0].numel() if losses[key].ndim > 2 else 1)
+        each = weight_costs[layer.name] * math.prod(layer.param_shapes["weight"][2:])
         rows = structure.kept[filters.rows]
-        made = np.unique(filters.rows)
-        np.add.at(loss, filters.rows, table.sum(1))
-        sides[made] += 1
         if filters.columns is None:
             np.add.at(cost, filters.rows, np.full(len(rows), each * table.shape[1]))
             continue
@@ -77,20 +105,53 @@ def units(
         there = read & structure.kept[filters.columns]
         np.add.at(cost, filters.rows, np.full(len(rows), each * there.sum()))
         np.add.at(cost, filters.columns, each * rows.sum() * there)
-        np.add.at(loss, filters.columns, table.sum(0))
-        sides[np.unique(filters.columns)] += 1
-        inputs += _columns(
-            groups, layer.name, filters.spread, there, table.sum(0), each * rows.sum()
-        )
+        loss = table.sum(0)
+        if together is not None and layer.name in together.inputs:
+            loss = loss * together.inputs[layer.name]
+        inputs += _columns(groups, layer.name, filters.spread, there, loss, each * rows.sum())
+    loss = _channel_losses(places, tables)
+    if together is not None:
+        loss = loss * together.channels
     made_by = groups.filter_group
-    able = structure.kept & (cost > 0) & (sides > 0) & (made_by != NO_GROUP)
-    price = loss / np.maximum(sides, 1) / np.maximum(cost, 1e-30)
+    able = structure.kept & (cost > 0) & (made_by != NO_GROUP)
+    price = loss / np.maximum(cost, 1e-30)
     # named by the group that creates a channel: what dies with it follows
     found = [
         Unit(made_by[channel : channel + 1], float(price[channel]))
         for channel in np.flatnonzero(able).tolist()
     ]
     return sorted([*found, *inputs], key=lambda unit: unit.price)
+
+
+def _tables(places: Places, losses: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Layer -> [out, in] the losses of its weights, kernels summed."""
+    found: dict[str, np.ndarray] = {}
+    for filters in places.filters:
+        key = filters.layer.params.get("weight", f"{filters.layer.name}.weight")
+        if key in losses:
+            loss = losses[key].double()
+            table = loss.flatten(2).sum(2) if loss.ndim > 2 else loss
+            found[filters.layer.name] = table.cpu().numpy()
+    return found
+
+
+def _channel_losses(places: Places, tables: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[channels] the mean over the layers that create or read a channel of the losses of their weights."""
+    loss, sides = np.zeros(places.num_channels), np.zeros(places.num_channels)
+    for filters in places.filters:
+        table = tables.get(filters.layer.name)
+        if table is None:
+            continue
+        np.add.at(loss, filters.rows, table.sum(1))
+        sides[np.unique(filters.rows)] += 1
+        if filters.columns is not None:
+            np.add.at(loss, filters.columns, table.sum(0))
+            sides[np.unique(filters.columns)] += 1
+    return loss / np.maximum(sides, 1)
+
+
+def _ratio(whole: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    return np.divide(whole, parts, out=np.ones_like(parts), where=(parts > 0) & (whole > 0))
 
 
 def _columns(
