@@ -14,6 +14,8 @@ from raysearch.bayesnas.compression import CompressionSettings
 from raysearch.data import distillation_data, from_arrays
 from raysearch.models import build, load_teacher, trace
 from trainables.bayesnas.compression.curvature import diagonal
+from trainables.bayesnas.compression.gates import Gates
+from trainables.bayesnas.compression.places import find_places
 from trainables.bayesnas.compression.run import CompressionRun
 from trainables.bayesnas.recursion import recursive_diagonal
 from trainables.context import DistillationContext
@@ -33,11 +35,15 @@ IMAGES, BATCH = 1024, 128
 
 def weights(rounds: int, medians: Medians) -> list[str]:
     """The lines of the part `weights`."""
-    lines = ["| network | backward, ms | one draw | exact | recursive |", "|---|---|---|---|---|"]
+    lines = [
+        "| network | backward, ms | one draw | and gates | exact | recursive |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, shape, batch in CASES:
         torch.manual_seed(0)
         teacher = load_teacher(name, num_classes=10, input_shape=shape)
-        module = build(trace(teacher, shape), inherit_from=teacher)
+        architecture = trace(teacher, shape)
+        module, gates = build(architecture, inherit_from=teacher), Gates(find_places(architecture))
         assert isinstance(module, fx.GraphModule)
         images, labels = torch.randn(batch, *shape), torch.randint(10, (batch,))
         generator = torch.Generator().manual_seed(0)
@@ -46,14 +52,20 @@ def weights(rounds: int, medians: Medians) -> list[str]:
             "one draw": _timed(
                 lambda m=module, x=images, g=generator: diagonal(m, [x], generator=g)
             ),
+            "and gates": _timed(
+                lambda m=module, x=images, g=generator, o=gates: diagonal(
+                    m, [x], generator=g, observer=o
+                )
+            ),
             "exact": _timed(lambda m=module, x=images: diagonal(m, [x], draws=None)),
             "recursive": _timed(
                 lambda m=module, x=images, y=labels: recursive_diagonal(m, [(x, y)])
             ),
         }
         found = medians(contestants, rounds)
-        ratios = [found[one] / found["backward"] for one in ("one draw", "exact", "recursive")]
-        cells = " | ".join(f"{ratio:.2f}" for ratio in ratios)
+        cells = " | ".join(
+            f"{found[one] / found['backward']:.2f}" for one in contestants if one != "backward"
+        )
         lines.append(
             f"| {name}, {'x'.join(map(str, shape))}, batch {batch} | {1e3 * found['backward']:.1f} | {cells} |"
         )
@@ -99,15 +111,15 @@ def epoch(rounds: int, medians: Medians) -> list[str]:
 def _backward(module: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     module.train()
     loss = cross_entropy(module(images), labels)
-    start = time.perf_counter()
+    start = time.process_time()
     loss.backward()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def _timed(function: Callable[[], object]) -> Callable[[], float]:
     def run() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         function()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     return run

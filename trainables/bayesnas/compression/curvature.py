@@ -16,10 +16,10 @@ multiplied by s, is the sum of w dE/dw over it (`Slopes`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -28,7 +28,10 @@ from torch.nn.functional import pad, unfold
 Inputs = dict[str, list[tuple[torch.Tensor, torch.Tensor]]]
 """For each layer what it read and what it wrote, once for each call."""
 
-_CHUNK = 1 << 18
+Signals = Sequence[tuple[torch.Tensor, torch.Tensor | None]]
+"""For each call of a layer what it read, and the gradient of what it wrote; None: the loss does not depend on it."""
+
+_CHUNK = 1 << 19
 """So many gradients of single images are held at a time, as numbers: what a core's cache holds."""
 
 
@@ -37,12 +40,25 @@ class Slopes:
     """The sums of w dE/dw over the slices of one layer's weight, for each image.
 
     Attributes:
-        rows: [B, out] over each filter's weights.
-        columns: [B, in / groups] over the weights that read an input channel; of BatchNorm the same as `rows`.
+        columns: [B, in / groups] over the weights that read an input channel; of BatchNorm over each single weight.
+        rows: [B, out] over each filter's weights; None: nobody wanted them.
     """
 
-    rows: torch.Tensor
     columns: torch.Tensor
+    rows: torch.Tensor | None
+
+
+class Observer(Protocol):
+    """Who is told the slopes of all layers."""
+
+    def wants_rows(self, path: str) -> bool:
+        """Whether the rows of a layer are wanted, too."""
+        ...
+
+    def add(self, slopes: Mapping[str, Slopes]) -> None:
+        """Takes the slopes, path -> slopes, once for each batch and draw (each class, where the matrix is exact): the sum of their squares over
+        draws (classes) estimates (is) the matrix along the slice."""
+        ...
 
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -66,7 +82,7 @@ def diagonal(
     draws: int | None = 1,
     temperatures: Mapping[float, float] | None = None,
     generator: torch.Generator | None = None,
-    observe: Callable[[dict[str, Slopes]], None] | None = None,
+    observer: Observer | None = None,
 ) -> dict[str, torch.Tensor]:
     """The diagonal for the weight of every measurable layer.
 
@@ -77,8 +93,7 @@ def diagonal(
         draws: labels drawn for each image; None: the exact diagonal.
         temperatures: T -> the share of its loss, the shares adding up to 1; None: the cross-entropy alone, T = 1.
         generator: of the labels, on the CPU.
-        observe: called with the slopes of all layers, path -> slopes, once for each batch and draw (each class, where it is exact); the sum of their
-            squares over draws (classes) estimates (is) the matrix along the slice.
+        observer: is told the slopes on the way.
 
     Returns:
         path of the layer -> a tensor of its weight's shape, the mean over all images.
@@ -104,13 +119,15 @@ def diagonal(
                 slopes: dict[str, Slopes] = {}
                 for name, pairs in calls.items():
                     signals = [(read, next(gradients)) for read, _ in pairs]
-                    found_slopes = _add_squares(
-                        totals[name], chosen[name], signals, sliced=observe is not None
-                    )
-                    if found_slopes is not None:
-                        slopes[name] = found_slopes
-                if observe is not None:
-                    observe(slopes)
+                    layer = chosen[name]
+                    if observer is None:
+                        _add_squares(totals[name], layer, signals)
+                    elif found_here := _add_squares_and_tell(
+                        totals[name], layer, signals, rows=observer.wants_rows(name)
+                    ):
+                        slopes[name] = found_here
+                if observer is not None:
+                    observer.add(slopes)
     module.train(was_training)
     with torch.no_grad():
         return {name: total / max(1, seen) for name, total in totals.items()}
@@ -159,48 +176,63 @@ def _recorded(layers: Mapping[str, Measurable]) -> Iterator[Inputs]:
 
 
 @torch.no_grad()
-def _add_squares(
-    total: torch.Tensor,
-    layer: Measurable,
-    signals: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
-    *,
-    sliced: bool,
+def _add_squares(total: torch.Tensor, layer: Measurable, signals: Signals) -> None:
+    """Adds, over the images, the squares of each image's gradient, which is summed over the layer's calls."""
+    if (one := _outer(layer, signals)) is not None:
+        read, signal = one
+        total += signal.square().T @ read.square()  # [out, in]: squares of outer products
+        return
+    for gradient in _chunks(layer, signals):
+        total += gradient.square_().sum(0).view_as(total)
+
+
+@torch.no_grad()
+def _add_squares_and_tell(
+    total: torch.Tensor, layer: Measurable, signals: Signals, *, rows: bool
 ) -> Slopes | None:
-    """Adds, over the images, the squares of each image's gradient, which is summed over the layer's calls; where `sliced`, tells its slopes."""
+    """The same, and the slopes; None: the loss does not depend on the layer."""
+    weight = layer.weight
+    if (one := _outer(layer, signals)) is not None:
+        _add_squares(total, layer, signals)
+        read, signal = one
+        columns = (signal @ weight).mul_(read)
+        return Slopes(columns, signal * (read @ weight.T) if rows else None)
+    found: list[Slopes] = []
+    for gradient in _chunks(layer, signals):
+        if weight.ndim == 1:
+            each = gradient * weight
+            found.append(Slopes(each, each if rows else None))
+        else:
+            each = gradient.view(len(gradient), len(weight), -1) * weight.flatten(1)
+            columns = each.sum(1).view(len(each), weight.shape[1], -1).sum(2)
+            found.append(Slopes(columns, each.sum(2) if rows else None))
+        total += gradient.square_().sum(0).view_as(total)
+    if not found:
+        return None
+    by_row = [one.rows for one in found if one.rows is not None]
+    return Slopes(torch.cat([one.columns for one in found]), torch.cat(by_row) if by_row else None)
+
+
+def _outer(layer: Measurable, signals: Signals) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What a linear layer read, and the gradient of what it wrote, where each image's gradient is their outer product."""
+    if len(signals) != 1 or not isinstance(layer, nn.Linear):
+        return None
+    read, signal = signals[0]
+    return (read, signal) if signal is not None and read.ndim == 2 else None
+
+
+def _chunks(layer: Measurable, signals: Signals) -> Iterator[torch.Tensor]:
+    """[b, ...] the gradients of single images, some images at a time."""
     used = [(read, signal) for read, signal in signals if signal is not None]
     if not used:
-        return None
-    if len(used) == 1 and isinstance(layer, nn.Linear) and used[0][0].ndim == 2:
-        read, signal = used[0]
-        total += signal.square().T @ read.square()  # [out, in]: squares of outer products
-        if not sliced:
-            return None
-        return Slopes(signal * (read @ layer.weight.T), read * (signal @ layer.weight))
+        return
     step = max(1, _CHUNK // max(1, layer.weight.numel()))
-    slopes: list[Slopes] = []
     for start in range(0, len(used[0][0]), step):
         parts = [
             _gradients(layer, read[start : start + step], signal[start : start + step])
             for read, signal in used
         ]
-        gradient = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-        if sliced:
-            slopes.append(_slopes(layer.weight, gradient))
-        total += gradient.square_().sum(0).view_as(total)
-    if not sliced:
-        return None
-    return Slopes(
-        torch.cat([one.rows for one in slopes]), torch.cat([one.columns for one in slopes])
-    )
-
-
-def _slopes(weight: torch.Tensor, gradient: torch.Tensor) -> Slopes:
-    """Of gradients [B, ...] of one weight."""
-    each = gradient.view(-1, *weight.shape) * weight
-    if weight.ndim == 1:
-        return Slopes(each, each)
-    each = each.flatten(3).sum(3) if weight.ndim > 2 else each  # [B, out, in]
-    return Slopes(each.sum(2), each.sum(1))
+        yield parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
 def _gradients(layer: Measurable, read: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:

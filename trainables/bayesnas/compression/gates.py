@@ -25,41 +25,67 @@ class Gates:
     """
 
     def __init__(self, places: Places) -> None:
-        self._places = places
-        self._read = np.zeros(places.num_channels)
-        self._created = np.zeros(places.num_channels)
-        self._inputs: dict[str, np.ndarray] = {}
-        self._by_path = {_path(one.layer.params, one.layer.name): one for one in places.filters}
+        self._rows: dict[str, slice | torch.Tensor] = {}
+        self._columns: dict[str, slice | torch.Tensor] = {}
+        self._names: dict[str, str] = {}
+        is_read = np.zeros(places.num_channels, bool)
+        for one in places.filters:
+            if one.columns is not None:
+                is_read[one.columns] = True
+        for one in places.filters:
+            path = one.layer.params.get("weight", f"{one.layer.name}.weight")
+            path = path.removesuffix(".weight")
+            self._names[path] = one.layer.name
+            if one.columns is not None:
+                self._columns[path] = _where(one.columns)
+            if not is_read[one.rows].all():
+                self._rows[path] = _where(one.rows)
+        self._read = torch.zeros(places.num_channels, dtype=torch.float64)
+        self._created = torch.zeros_like(self._read)
+        self._inputs: dict[str, torch.Tensor] = {}
+
+    def wants_rows(self, path: str) -> bool:
+        """Whether a layer creates a channel that no layer reads with weights of its own."""
+        return path in self._rows
 
     def add(self, slopes: Mapping[str, Slopes]) -> None:
         """One batch: path of the layer -> its slopes; images' sums of squares are added."""
-        count = self._places.num_channels
-        some = next(iter(slopes.values()))
-        read = torch.zeros(len(some.rows), count, dtype=torch.float64)
-        created = torch.zeros_like(read)
+        some = next(iter(slopes.values())).columns
+        read = some.new_zeros(len(some), len(self._read))
+        created = torch.zeros_like(read) if self._rows else read
         for path, slope in slopes.items():
-            filters = self._by_path.get(path)
-            if filters is None:
-                continue
-            created.index_add_(1, torch.from_numpy(filters.rows), slope.rows.double().cpu())
-            if filters.columns is None:
-                continue
-            columns = slope.columns.double().cpu()
-            read.index_add_(1, torch.from_numpy(filters.columns), columns)
-            name = filters.layer.name
-            squares = columns.square().sum(0).numpy()
-            self._inputs[name] = self._inputs.get(name, 0.0) + squares
-        self._read += read.square().sum(0).numpy()
-        self._created += created.square().sum(0).numpy()
+            if slope.rows is not None and path in self._rows:
+                _add_at(created, self._rows[path], slope.rows)
+            if path in self._columns:
+                _add_at(read, self._columns[path], slope.columns)
+                squares = slope.columns.square().sum(0).double().cpu()
+                name = self._names[path]
+                self._inputs[name] = self._inputs.get(name, 0.0) + squares
+        self._read += read.square().sum(0).double().cpu()
+        if self._rows:
+            self._created += created.square().sum(0).double().cpu()
 
     def channels(self, num_images: int) -> np.ndarray:
         """[channels] half the curvature: the loss of each channel, by the layers that read it; where none does with weights of its own, by those that create it."""
-        return np.where(self._read > 0, self._read, self._created) / (2 * num_images)
+        found = torch.where(self._read > 0, self._read, self._created)
+        return (found / (2 * num_images)).numpy()
 
     def inputs(self, num_images: int) -> dict[str, np.ndarray]:
         """Layer -> [in] half the curvature of each of its inputs alone."""
-        return {name: total / (2 * num_images) for name, total in self._inputs.items()}
+        return {name: (total / (2 * num_images)).numpy() for name, total in self._inputs.items()}
 
 
-def _path(params: Mapping[str, str], name: str) -> str:
-    return params.get("weight", f"{name}.weight").removesuffix(".weight")
+def _where(channels: np.ndarray) -> slice | torch.Tensor:
+    """Channels as an index; as a slice where they follow each other, which is the ordinary case and much the faster."""
+    first, count = int(channels[0]), len(channels)
+    if (channels == np.arange(first, first + count)).all():
+        return slice(first, first + count)
+    return torch.from_numpy(channels)
+
+
+def _add_at(totals: torch.Tensor, where: slice | torch.Tensor, values: torch.Tensor) -> None:
+    """Adds [B, n] values to the totals [B, channels] of their channels, in place."""
+    if isinstance(where, slice):
+        totals[:, where] += values
+    else:
+        totals.index_add_(1, where.to(totals.device), values)

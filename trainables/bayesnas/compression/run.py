@@ -328,7 +328,7 @@ class CompressionRun:
                 draws=None if settings.hessian == "exact" else 1,
                 temperatures=temperatures(self._training.recipe),
                 generator=generator,
-                observe=gates.add,
+                observer=gates,
             )
         )
         losses = quadratic_loss(self._weights, hessian)

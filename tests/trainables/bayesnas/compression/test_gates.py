@@ -73,7 +73,7 @@ def test_a_gate_has_the_curvature_of_the_dense_matrix(net: nn.Module, images: to
     places = _places(net)
     net = net.double()
     gates = Gates(places)
-    diagonal(net, images.split(4), draws=None, observe=gates.add)
+    diagonal(net, images.split(4), draws=None, observer=gates)
     found = gates.channels(len(images))
     for creator, readers in READERS:
         channels = next(one.rows for one in places.filters if one.layer.name == creator)
@@ -95,7 +95,7 @@ def test_an_input_behind_a_flatten_has_a_gate_of_its_own(
     places = _places(net)
     net = net.double()
     gates = Gates(places)
-    diagonal(net, [images], draws=None, observe=gates.add)
+    diagonal(net, [images], draws=None, observer=gates)
 
     def logits(gate: torch.Tensor) -> torch.Tensor:
         return _gated(net, images, [("head", 1)], gate)
@@ -114,8 +114,8 @@ def test_drawn_labels_give_gates_in_the_mean(net: nn.Module, images: torch.Tenso
     places = _places(net)
     exact, drawn = Gates(places), Gates(places)
     generator = torch.Generator().manual_seed(0)
-    diagonal(net.double(), [images], draws=None, observe=exact.add)
-    diagonal(net, [images], draws=600, generator=generator, observe=drawn.add)
+    diagonal(net.double(), [images], draws=None, observer=exact)
+    diagonal(net, [images], draws=600, generator=generator, observer=drawn)
     wanted = exact.channels(len(images))
     assert np.abs(drawn.channels(len(images)) - wanted).sum() / wanted.sum() < 0.15
 
@@ -133,7 +133,7 @@ def test_weights_that_push_one_way_lose_more_together() -> None:
     weights = dict(net.named_parameters())
     hessian = {
         f"{path}.weight": value
-        for path, value in diagonal(net, [images], draws=None, observe=gates.add).items()
+        for path, value in diagonal(net, [images], draws=None, observer=gates).items()
     }
     losses = quadratic_loss(weights, hessian)
     found = coherence(places, losses, gates.channels(3), gates.inputs(3))
