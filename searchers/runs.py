@@ -12,9 +12,10 @@ scheduler stopped, or that failed, come after the whole ones.
 from __future__ import annotations
 
 import importlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from raysearch.errors import ConfigError
@@ -205,8 +206,9 @@ class RunsAlgorithm:
             self._again.append(proposal)
 
     def tell_run(self, observation: Observation) -> None:
-        """Takes the outcome of a run, and its students (`students` in its details: mappings with `architecture` and `reward`)."""
+        """Takes the outcome of a run, and its students (`students` in its details: mappings with `architecture` and `reward`, or JSON of these)."""
         self._has_runs = True
+        observation = with_students(observation)
         index = observation.extra["run"]
         self._running.pop(index, None)
         self._runs.setdefault(index, observation)
@@ -288,9 +290,18 @@ def lambda_of(observation: Observation) -> float:
     return float(observation.extra.get("lam", observation.metrics.get("lam", math.nan)))
 
 
+def with_students(observation: Observation) -> Observation:
+    """A run's outcome whose `students` are a list: a trial reports them as JSON."""
+    found = observation.details.get("students")
+    if not isinstance(found, str):
+        return observation
+    return replace(observation, details={**observation.details, "students": json.loads(found)})
+
+
 def students_of(observation: Observation) -> list[Mapping[str, Any]]:
     """What a run found, the best by its own reward first, equals in the order in which they were found; those without a reward last."""
-    found = observation.details.get("students", observation.extra.get("students", []))
+    details = with_students(observation).details
+    found = details.get("students", observation.extra.get("students", []))
 
     def key(student: Mapping[str, Any]) -> float:
         reward = student.get("reward")

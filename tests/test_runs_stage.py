@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from raysearch.effort import Effort
@@ -43,9 +45,10 @@ def outcome(space, proposal, found=3):
     details = {"status": "ok"}
     if stage == "runs":
         texts = map(str, space.sample(found, seed=proposal.extra["run"]))
-        details["students"] = [
+        students = [
             {"architecture": text, "reward": 0.1 * place} for place, text in enumerate(texts)
         ]
+        details["students"] = json.dumps(students)  # as trials report them
     return Observation(
         proposal.architecture,
         0.5,
@@ -81,6 +84,7 @@ def test_runs_come_first_and_students_fill_the_slots_that_they_leave(tmp_path, s
     assert [record["stage"] for record in search.log.records] == ["search"] * 4
     assert {record["start"] for record in search.log.records} == {"run"}
     assert runs.counts() == {"full": 3}
+    assert [len(record["students"]) for record in runs.log.records] == [3, 3, 3]
 
 
 def test_a_killed_process_repeats_what_was_going_and_nothing_else(tmp_path, space):
