@@ -27,7 +27,7 @@ MAX_DUPLICATES = 100
 """So many known students in a row, and a search counts as exhausted."""
 
 
-STARTS = ("channels", "start")
+STARTS = ("channels", "start", "from_run")
 """Keys of a trial's config that say what its student begins with: trainings that differ in one are different trainings."""
 
 Admits = Callable[[Observation], bool]
@@ -50,7 +50,7 @@ class Candidate:
     architecture_id: str
     origin: str
     short: Mapping[str, Any] | None = None
-    begins: Mapping[str, str] = field(default_factory=dict)
+    begins: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any], origin: str) -> Candidate:

@@ -123,8 +123,13 @@ def test_histories_are_kept_and_weights_that_nothing_asks_for_are_not(finished):
     left = {name for name in weights if name.startswith("start-")}
     runs = lines(finished.path / "runs.jsonl")
     asked = {record["architecture_id"] for record in records}
-    unasked = {one["architecture_id"] for run in runs for one in run["students"]} - asked
-    assert {f"start-{key}.safetensors" for key in unasked} <= left
+    found = {(one["architecture_id"], run["run"]) for run in runs for one in run["students"]}
+    unasked = {f"start-{key}-{run:03d}.safetensors" for key, run in found if key not in asked}
+    begun = {
+        f"start-{record['architecture_id']}-{record['from_run']:03d}.safetensors"
+        for record in records
+    }
+    assert unasked <= left <= unasked | begun
 
 
 def test_a_finished_run_is_not_trained_again(finished):

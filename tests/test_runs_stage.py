@@ -140,7 +140,7 @@ def test_the_epochs_of_runs_count_as_the_search_s_effort(tmp_path, space):
 
 
 def test_the_full_training_may_begin_with_the_weights_of_the_run(tmp_path):
-    record = {"architecture": "s1", "architecture_id": "id-s1", "start": "run", "value": 0.5}
+    record = {"architecture": "s1", "architecture_id": "id-s1", "start": "run", "from_run": 4}
     candidate = Candidate.of_record(record, "search")
     stage = FinishStage(
         "finish",
@@ -151,7 +151,8 @@ def test_the_full_training_may_begin_with_the_weights_of_the_run(tmp_path):
         expected=1,
         extra={},
     )
-    assert stage.ask().extra["start"] == "run"
+    asked = stage.ask().extra
+    assert (asked["start"], asked["from_run"]) == ("run", 4)
 
 
 def test_another_stage_s_result_is_not_taken_where_the_weights_differ(tmp_path, space):

@@ -24,10 +24,10 @@ from raysearch.objective import floor_reward
 from trainables.bayesnas.run import FoundStudent, Run
 from trainables.distillation import (
     BUILD_ERRORS,
-    START,
     DistillationTrainable,
     is_out_of_memory,
     save_weights,
+    start_file,
 )
 from trainables.reports import peak_memory_bytes
 from trainables.training import evaluate_batches, recalibrate
@@ -201,7 +201,9 @@ class RunTrainable(DistillationTrainable):
             if entry is None:
                 entry = self._entry(student)
                 if folder is not None and student.weights is not None:
-                    path = Path(folder) / f"{START}-{entry['architecture_id']}.safetensors"
+                    path = Path(folder) / start_file(
+                        entry["architecture_id"], self.config.get("run")
+                    )
                     path.parent.mkdir(parents=True, exist_ok=True)
                     state = {name: _plain(value) for name, value in student.weights.items()}
                     save_weights(state, path)

@@ -197,18 +197,18 @@ def test_students_and_history_are_left_in_the_folder_and_a_student_begins_there(
 
     found = students(results[-1])[-1]
     key = found["architecture_id"]
-    weights = load_file(tmp_path / "weights" / f"start-{key}.safetensors")
+    weights = load_file(tmp_path / "weights" / f"start-{key}-007.safetensors")
     config = {"architecture": found["architecture"], "architecture_id": key}
-    for start, kind in (
-        ("run", TinyTrainable),
-        ("run", DistillationTrainable),
-        (None, TinyTrainable),
+    for begins, kind, extra in (
+        (True, TinyTrainable, {"start": "run", "from_run": 7}),
+        (True, DistillationTrainable, {"start": "run", "from_run": 7}),
+        (False, TinyTrainable, {}),
+        (False, TinyTrainable, {"start": "run", "from_run": 8}),  # which may have found it, too
     ):
-        extra = {} if start is None else {"start": start}
         student = trial(kept, kind, stage="search", **config, **extra)
         student._begin()
         state = student._training.trainings[0].module.state_dict()
-        assert all(torch.equal(state[name], weights[name]) for name in weights) is (start == "run")
+        assert all(torch.equal(state[name], weights[name]) for name in weights) is begins
     result = student.train()  # of the stage search: an ordinary student
     assert (result["epochs_target"], result["num_params"]) == (2, found["num_params"])
     assert "students" not in result
