@@ -238,6 +238,7 @@ class Experiment:
                     resources=resources,
                     callback=self._watcher,
                 ).fit()
+                self._watcher.count()  # what the last answers told
             with self._phase("ray_stop"):
                 cluster.close()
         if searcher.error is not None or not plan.pipeline.done:
@@ -249,10 +250,11 @@ class Experiment:
     def _show_totals(self, pipeline: Pipeline) -> None:
         self._progress.phase(
             "search",
-            total=sum(stage.num_total for stage in pipeline.stages),
+            total=pipeline.num_total,
             text="search, baselines and full trainings",
-            done=sum(stage.num_finished for stage in pipeline.stages),
+            done=pipeline.num_finished,
         )
+        self._watcher.counts = lambda: (pipeline.num_finished, pipeline.num_total)
 
     def _remember(self, plan: Plan) -> None:
         """After each proposal and each result: notes what a killed run needs, and forgets weights that nothing can ask for."""

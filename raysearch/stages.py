@@ -76,7 +76,9 @@ class Stage(Protocol):
     @property
     def num_finished(self) -> int: ...
     @property
-    def num_total(self) -> int: ...
+    def num_total(self) -> int:
+        """How many there are going to be in all, as far as that is known by now."""
+        ...
 
 
 class SearchStage:
@@ -273,8 +275,11 @@ class SearchStage:
 
     @property
     def num_total(self) -> int:
+        begun = self.num_finished + len(self._in_flight)
+        if self.exhausted or not self._affords_another:
+            return begun
         expected = min(self.num_trials, self._effort.num_trials)
-        return max(int(expected), self.num_finished)
+        return max(int(expected), begun)
 
     @property
     def done(self) -> bool:
