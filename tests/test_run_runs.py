@@ -28,7 +28,7 @@ from tests.trainables.bayesnas import tiny
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS = 12  # of a run, so that the kill finds the third one in its midst
 SMALL = {
-    "teacher": {"epochs": 1},
+    "teacher": {"epochs": 3},
     "budget": None,
     "search": {
         "method": f"{tiny.HERE}:SavingAlgorithm",
