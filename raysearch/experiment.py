@@ -39,6 +39,7 @@ from raysearch.report import (
     write_results_table,
 )
 from raysearch.schedules import stage_scheduler
+from raysearch.stages import SearchStage
 from raysearch.teaching import (
     evaluate_part,
     labelled_batches,
@@ -50,7 +51,7 @@ from raysearch.trials import make_tuner, trainable_of
 from raysearch.version import __version__
 from searchers.algorithm import Proposal
 from searchers.tune import TuneSearcher
-from trainables.distillation import START
+from trainables.distillation import START, start_file
 
 PACKAGES = [
     "ray",
@@ -237,6 +238,7 @@ class Experiment:
                     resources=resources,
                     callback=self._watcher,
                 ).fit()
+                self._watcher.count()  # what the last answers told
             with self._phase("ray_stop"):
                 cluster.close()
         if searcher.error is not None or not plan.pipeline.done:
@@ -248,10 +250,11 @@ class Experiment:
     def _show_totals(self, pipeline: Pipeline) -> None:
         self._progress.phase(
             "search",
-            total=sum(stage.num_total for stage in pipeline.stages),
+            total=pipeline.num_total,
             text="search, baselines and full trainings",
-            done=sum(stage.num_finished for stage in pipeline.stages),
+            done=pipeline.num_finished,
         )
+        self._watcher.counts = lambda: (pipeline.num_finished, pipeline.num_total)
 
     def _remember(self, plan: Plan) -> None:
         """After each proposal and each result: notes what a killed run needs, and forgets weights that nothing can ask for."""
@@ -261,11 +264,23 @@ class Experiment:
         for stage in filter(None, (plan.search, plan.random, plan.prune)):
             kept = candidates | {record["architecture_id"] for record in stage.best(count)}
             for key in stage.known - kept:
-                forgotten = [stage.name] if stage is not plan.search else [stage.name, START]
-                for name in forgotten:
-                    (self.files.weights / f"{name}-{key}.safetensors").unlink(missing_ok=True)
+                (self.files.weights / f"{stage.name}-{key}.safetensors").unlink(missing_ok=True)
+            if stage is plan.search and plan.runs:
+                self._forget_starts(stage, kept)
         for number in plan.runs.finished if plan.runs else ():
             (self.files.weights / f"run-{number:03d}.partial").unlink(missing_ok=True)
+
+    def _forget_starts(self, search: SearchStage, kept: set[str]) -> None:
+        """Forgets what runs found students with: of a known student all but the weights that it began with, and these unless it is kept."""
+        begun = {
+            record["architecture_id"]: start_file(record["architecture_id"], record.get("from_run"))
+            for record in search.log.records
+        }
+        needed = {begun[key] for key in kept & search.known}
+        for path in self.files.weights.glob(f"{START}-*.safetensors"):
+            identity = path.stem.split("-")[1]
+            if identity in search.known and path.name not in needed:
+                path.unlink(missing_ok=True)
 
     def _note_session(self, pending: Sequence[Proposal]) -> None:
         noted = [asdict(proposal) for proposal in pending]

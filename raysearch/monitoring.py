@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune import Callback
@@ -14,6 +15,8 @@ class ProgressCallback(Callback):
 
     Attributes:
         slots: trials at once.
+        counts: gives what is done, and how much there will be in all; asked after each of Tune's steps in which a trial began or ended, because
+            trials alone do not tell: a result may serve two stages, and a method may run out of students.
         workers: (node, process) of the actors.
         training_s: wall time that all slots together would have needed for the trials' steps, were none ever idle.
         peak_worker_bytes: resident memory.
@@ -22,12 +25,15 @@ class ProgressCallback(Callback):
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self.slots = 1
+        self.counts: Callable[[], tuple[int, int]] | None = None
+        self._is_counted = True
         self.workers: set[tuple[str, int]] = set()
         self.training_s = 0.0
         self.peak_worker_bytes = 0
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._progress.trial_started(trial.trial_id)
+        self._is_counted = False
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -55,9 +61,21 @@ class ProgressCallback(Callback):
             result.get("num_params"),
             compared=trial.config.get("stage") == "search" and not stopped,
         )
+        self._is_counted = False
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._progress.trial_finished(trial.trial_id, "failed", compared=False)
+        self._is_counted = False
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if not self._is_counted:
+            self.count()
+
+    def count(self) -> None:
+        """Has the display show where the run stands."""
+        if self.counts is not None:
+            self._progress.counted(*self.counts())
+        self._is_counted = True
 
     def __getstate__(
         self,

@@ -78,6 +78,10 @@ class Phase:
         """After `steps` more."""
         return replace(self, done=self.done + steps, info=info or self.info)
 
+    def counted(self, done: int, total: int) -> Phase:
+        """With other counts."""
+        return replace(self, done=done, total=total)
+
     def with_running(self, trial_id: str, share: float) -> Phase:
         """With a trial that has done this share of its epochs."""
         return replace(self, running={**self.running, trial_id: share})

@@ -55,6 +55,16 @@ class Pipeline:
     def done(self) -> bool:
         return all(stage.done for stage in self.stages)
 
+    @property
+    def num_finished(self) -> int:
+        """What all stages have, answers that cost no trial of their own included."""
+        return sum(stage.num_finished for stage in self.stages)
+
+    @property
+    def num_total(self) -> int:
+        """What all stages are going to have, as far as that is known by now."""
+        return sum(stage.num_total for stage in self.stages)
+
     def __getitem__(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
 

@@ -106,6 +106,11 @@ class Progress:
             phase = self._phase
         self._say(phase.line(self._now()), live=False, routine=True)
 
+    def counted(self, done: int, total: int) -> None:
+        """Where the phase stands, by somebody who knows better than the events: steps may cost no trial, and fewer may come than were asked for."""
+        with self._lock:
+            self._phase = self._phase.counted(done, total)
+
     def trial_started(self, trial_id: str) -> None:
         """A trial has begun to train."""
         with self._lock:

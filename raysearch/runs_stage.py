@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from raysearch.observations import ObservationLog, from_record, to_record
 from searchers.algorithm import Exhausted, Observation, Proposal
-from searchers.runs import MakesRuns
+from searchers.runs import MakesRuns, with_students
 from searchers.tracking import RUN, RUNS
 
 
@@ -60,7 +60,7 @@ class RunsStage:
         if number in self.finished:
             return
         extra = {**observation.extra, "architecture_id": self._architecture_id}
-        observation = replace(observation, extra=extra)
+        observation = with_students(replace(observation, extra=extra))
         self.log.append(to_record(observation))
         self._method.tell_run(observation)
 

@@ -27,7 +27,7 @@ MAX_DUPLICATES = 100
 """So many known students in a row, and a search counts as exhausted."""
 
 
-STARTS = ("channels", "start")
+STARTS = ("channels", "start", "from_run")
 """Keys of a trial's config that say what its student begins with: trainings that differ in one are different trainings."""
 
 Admits = Callable[[Observation], bool]
@@ -50,7 +50,7 @@ class Candidate:
     architecture_id: str
     origin: str
     short: Mapping[str, Any] | None = None
-    begins: Mapping[str, str] = field(default_factory=dict)
+    begins: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any], origin: str) -> Candidate:
@@ -76,7 +76,9 @@ class Stage(Protocol):
     @property
     def num_finished(self) -> int: ...
     @property
-    def num_total(self) -> int: ...
+    def num_total(self) -> int:
+        """How many there are going to be in all, as far as that is known by now."""
+        ...
 
 
 class SearchStage:
@@ -273,8 +275,11 @@ class SearchStage:
 
     @property
     def num_total(self) -> int:
+        begun = self.num_finished + len(self._in_flight)
+        if self.exhausted or not self._affords_another:
+            return begun
         expected = min(self.num_trials, self._effort.num_trials)
-        return max(int(expected), self.num_finished)
+        return max(int(expected), begun)
 
     @property
     def done(self) -> bool:

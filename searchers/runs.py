@@ -6,15 +6,17 @@ that the runs found.
 
 The order of the students: in turn over the runs, the best run first, and of each run the best by its own reward first. While other runs are
 outstanding, a run gives no more than its share of the trials, so that the first one to end does not take them all. Runs that a
-scheduler stopped, or that failed, come after the whole ones.
+scheduler stopped, or that failed, come after the whole ones. A student that several runs have found by then begins with the weights of the
+run in which its own reward is the highest.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from raysearch.errors import ConfigError
@@ -205,8 +207,9 @@ class RunsAlgorithm:
             self._again.append(proposal)
 
     def tell_run(self, observation: Observation) -> None:
-        """Takes the outcome of a run, and its students (`students` in its details: mappings with `architecture` and `reward`)."""
+        """Takes the outcome of a run, and its students (`students` in its details: mappings with `architecture` and `reward`, or JSON of these)."""
         self._has_runs = True
+        observation = with_students(observation)
         index = observation.extra["run"]
         self._running.pop(index, None)
         self._runs.setdefault(index, observation)
@@ -236,6 +239,7 @@ class RunsAlgorithm:
             )
         for index, student in self._in_turn():
             if self._ledger.is_new(student["architecture"]):
+                index, student = self._best_like(index, student)
                 extra = {"start": "run", "from_run": index, "origin": "run"}
                 if isinstance(student.get("epoch"), int):
                     extra["found_epoch"] = student["epoch"]
@@ -258,6 +262,17 @@ class RunsAlgorithm:
             for index in order:
                 if place < len(found[index]):
                     yield index, found[index][place]
+
+    def _best_like(self, index: int, student: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+        """The run, and the student as it found it, whose own reward is the highest among those that found this network; else those given."""
+        identity = self._ledger.identify(student["architecture"])
+        same = [
+            (number, one)
+            for number, outcome in self._runs.items()
+            for one in students_of(outcome)
+            if self._ledger.identify(one["architecture"]) == identity
+        ]
+        return min([(index, student), *same], key=lambda found: _student_order(found[1]))
 
     # State
 
@@ -288,15 +303,24 @@ def lambda_of(observation: Observation) -> float:
     return float(observation.extra.get("lam", observation.metrics.get("lam", math.nan)))
 
 
+def with_students(observation: Observation) -> Observation:
+    """A run's outcome whose `students` are a list: a trial reports them as JSON."""
+    found = observation.details.get("students")
+    if not isinstance(found, str):
+        return observation
+    return replace(observation, details={**observation.details, "students": json.loads(found)})
+
+
 def students_of(observation: Observation) -> list[Mapping[str, Any]]:
     """What a run found, the best by its own reward first, equals in the order in which they were found; those without a reward last."""
-    found = observation.details.get("students", observation.extra.get("students", []))
+    details = with_students(observation).details
+    found = details.get("students", observation.extra.get("students", []))
+    return sorted(found, key=_student_order)
 
-    def key(student: Mapping[str, Any]) -> float:
-        reward = student.get("reward")
-        return -reward if isinstance(reward, int | float) and math.isfinite(reward) else math.inf
 
-    return sorted(found, key=key)
+def _student_order(student: Mapping[str, Any]) -> float:
+    reward = student.get("reward")
+    return -reward if isinstance(reward, int | float) and math.isfinite(reward) else math.inf
 
 
 def _run_order(index: int, outcome: Observation) -> tuple[int, float, int]:

@@ -12,6 +12,7 @@ RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",  # no token file in the home of whoever runs the tests
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_worker_niceness": "0",  # else whatever else the machine does starves the workers that a test waits for
 }
 
 

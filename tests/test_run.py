@@ -280,6 +280,7 @@ def test_the_tune_script_of_the_readme_runs(ray_cluster, tmp_path):
     script = next(block for block in blocks if "GPSearch" in block)
     for old, new in {
         "num_samples=20": "num_samples=2",
+        "max_concurrent_trials=2": "max_concurrent_trials=1",
         '{"budget": {"params": 0.1}}': '{**SMALL, "budget": {"params": 0.1}}',
         "    tune_config=": f"    run_config=tune.RunConfig(storage_path={str(tmp_path)!r}),\n    tune_config=",
     }.items():

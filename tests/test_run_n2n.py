@@ -28,6 +28,7 @@ CONFIG = {
     "search": {
         "method": "n2n",
         "trials": 6,
+        "concurrency": 1,
         "first": [],
         "options": {
             "faithful": True,
@@ -43,7 +44,7 @@ CONFIG = {
         "metrics": f"{HERE}:power",
     },
     "schedule": {"name": "fifo"},
-    "finish": {"epochs": 2, "students": 1, "init": "fresh"},
+    "finish": {"epochs": 1, "students": 1, "init": "fresh"},
     "baselines": [],
 }
 

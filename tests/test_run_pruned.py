@@ -79,7 +79,7 @@ def test_a_run_that_was_cut_goes_on_with_the_channels_of_its_students(pruned, tm
     pending = [{"architecture": lost["architecture"], "extra": {"channels": lost["channels"]}}]
     (folder / "session.json").write_text(json.dumps({"pending": pending, "seconds": {}}))
     files = [path.read_bytes() for path in sorted((folder / "teacher").glob("prune-*"))]
-    again = raysearch.resume(folder, progress=False)
+    again = raysearch.resume(folder, ["search.concurrency=1"], progress=False)
     whole = channels(lines(pruned.path / "observations.jsonl"))
     assert channels(lines(folder / "observations.jsonl")) == whole
     assert channels(lines(folder / "finished.jsonl")) == whole
@@ -122,7 +122,12 @@ def test_pruned_students_are_first_candidates_and_a_baseline_of_any_search(ray_c
     pytest.importorskip("torch_pruning")
     config = {
         **TINY,
-        "search": {"method": "gp", "trials": 4, "first": ["ours-taylor", "uniform", "l2"]},
+        "search": {
+            "method": "gp",
+            "trials": 4,
+            "first": ["ours-taylor", "uniform", "l2"],
+            "concurrency": 1,
+        },
         "finish": {**TINY["finish"], "students": 1},
         "baselines": ["prune"],
     }
@@ -142,7 +147,7 @@ def test_random_search_without_a_budget_is_esnacs_baseline(ray_cluster, storage)
     """Fresh samples of any size, and the best four by f trained fully; uniform has the size of the best."""
     config = {
         "teacher": {"epochs": 3},
-        "search": {"method": "random", "trials": 5, "first": ["uniform"]},
+        "search": {"method": "random", "trials": 5, "first": ["uniform"], "concurrency": 1},
         "distill": {"epochs": 1},
         "finish": {"epochs": 1, "students": 4},
         "schedule": {"name": "fifo"},

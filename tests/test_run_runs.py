@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,6 +57,18 @@ class Cut:
     third: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Continued:
+    """The finished run, and what it showed on the way."""
+
+    result: raysearch.Result
+    shown: str
+
+    @property
+    def path(self) -> Path:
+        return self.result.path
+
+
 @pytest.fixture(scope="module")
 def cut(ray_cluster, tmp_path_factory):
     """A process that is killed in the midst of its third run; it uses the Ray of the tests, which is cheaper than one of its own."""
@@ -84,9 +99,12 @@ def cut(ray_cluster, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(cut):
-    """What was killed, continued with a grid that is longer by one lambda."""
+    """What was killed, continued with a grid that is longer by one lambda, and with more finalists than there will be students."""
     longer = ["search.trials=4", "search.options.lambdas=[0.02, 0.2, 2.0, 0.6]"]
-    return raysearch.resume(cut.folder, longer, progress=False)
+    shown = io.StringIO()
+    with contextlib.redirect_stderr(shown):
+        result = raysearch.resume(cut.folder, [*longer, "finish.students=9"])
+    return Continued(result, shown.getvalue())
 
 
 def test_a_killed_process_loses_no_run_and_repeats_none_and_a_longer_grid_extends_it(cut, finished):
@@ -105,10 +123,10 @@ def test_each_run_is_a_line_with_its_students_and_each_student_says_where_it_is_
     runs = lines(finished.path / "runs.jsonl")
     assert {run["run"]: run["lam"] for run in runs} == {0: 0.02, 1: 0.2, 2: 2.0, 3: 0.6}
     assert all(run["status"] == "full" and run["epochs_done"] == EPOCHS for run in runs)
-    assert finished.summary["runs"] == {"full": 4}
+    assert finished.result.summary["runs"] == {"full": 4}
     found = {run["run"]: {one["architecture"] for one in run["students"]} for run in runs}
     records = lines(finished.path / "observations.jsonl")
-    assert len(records) == sum(finished.summary["trials"].values()) == 4
+    assert len(records) == sum(finished.result.summary["trials"].values()) == 4
     assert all(record["start"] == "run" for record in records)
     assert all(record["architecture"] in found[record["from_run"]] for record in records)
     assert len({record["from_run"] for record in records}) > 1
@@ -123,8 +141,19 @@ def test_histories_are_kept_and_weights_that_nothing_asks_for_are_not(finished):
     left = {name for name in weights if name.startswith("start-")}
     runs = lines(finished.path / "runs.jsonl")
     asked = {record["architecture_id"] for record in records}
-    unasked = {one["architecture_id"] for run in runs for one in run["students"]} - asked
-    assert {f"start-{key}.safetensors" for key in unasked} <= left
+    found = {(one["architecture_id"], run["run"]) for run in runs for one in run["students"]}
+    unasked = {f"start-{key}-{run:03d}.safetensors" for key, run in found if key not in asked}
+    begun = {
+        f"start-{record['architecture_id']}-{record['from_run']:03d}.safetensors"
+        for record in records
+    }
+    assert unasked <= left <= unasked | begun
+
+
+def test_the_display_counts_what_there_was_to_do(finished):
+    """Four runs, four students, and their full trainings beside the uniform student's: not what was asked for."""
+    counts = re.findall(r"search (\d+)/(\d+)[^\n]* in ", finished.shown)
+    assert counts == [("13", "13")]
 
 
 def test_a_finished_run_is_not_trained_again(finished):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from raysearch.effort import Effort
@@ -43,9 +45,10 @@ def outcome(space, proposal, found=3):
     details = {"status": "ok"}
     if stage == "runs":
         texts = map(str, space.sample(found, seed=proposal.extra["run"]))
-        details["students"] = [
+        students = [
             {"architecture": text, "reward": 0.1 * place} for place, text in enumerate(texts)
         ]
+        details["students"] = json.dumps(students)  # as trials report them
     return Observation(
         proposal.architecture,
         0.5,
@@ -81,6 +84,7 @@ def test_runs_come_first_and_students_fill_the_slots_that_they_leave(tmp_path, s
     assert [record["stage"] for record in search.log.records] == ["search"] * 4
     assert {record["start"] for record in search.log.records} == {"run"}
     assert runs.counts() == {"full": 3}
+    assert [len(record["students"]) for record in runs.log.records] == [3, 3, 3]
 
 
 def test_a_killed_process_repeats_what_was_going_and_nothing_else(tmp_path, space):
@@ -136,7 +140,7 @@ def test_the_epochs_of_runs_count_as_the_search_s_effort(tmp_path, space):
 
 
 def test_the_full_training_may_begin_with_the_weights_of_the_run(tmp_path):
-    record = {"architecture": "s1", "architecture_id": "id-s1", "start": "run", "value": 0.5}
+    record = {"architecture": "s1", "architecture_id": "id-s1", "start": "run", "from_run": 4}
     candidate = Candidate.of_record(record, "search")
     stage = FinishStage(
         "finish",
@@ -147,7 +151,8 @@ def test_the_full_training_may_begin_with_the_weights_of_the_run(tmp_path):
         expected=1,
         extra={},
     )
-    assert stage.ask().extra["start"] == "run"
+    asked = stage.ask().extra
+    assert (asked["start"], asked["from_run"]) == ("run", 4)
 
 
 def test_another_stage_s_result_is_not_taken_where_the_weights_differ(tmp_path, space):

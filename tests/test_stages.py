@@ -206,8 +206,12 @@ def test_a_longer_budget_extends_a_finished_search(tmp_path):
 
 
 def test_a_space_without_new_students_ends_the_search(tmp_path):
-    trained = run_to_end(make_pipeline(tmp_path, num_trials=50, limit=2))
+    pipeline = make_pipeline(tmp_path, num_trials=50, limit=2)
+    assert (pipeline.num_finished, pipeline.num_total) == (0, 53)
+    trained = run_to_end(pipeline)
     assert [text for stage, text in trained if stage == "search"] == ["u99", "s0", "s1"]
+    # the uniform student and two others are finished
+    assert pipeline.num_finished == pipeline.num_total == len(trained) == 6
 
 
 def test_known_students_are_never_trained_twice(tmp_path):
@@ -263,6 +267,7 @@ def test_a_student_of_two_finishing_stages_is_trained_once(tmp_path):
     ]
     pipeline = Pipeline(stages)
     assert run_to_end(pipeline) == [("finish", "s1")]
+    assert pipeline.num_finished == pipeline.num_total == 2  # with one trial
     assert stages[1].record(Candidate("s1", "id-s1", "random"))["value"] == 0.01
 
 

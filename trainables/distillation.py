@@ -33,10 +33,21 @@ PARTIAL_EVERY_S = 60.0
 """How often a long training is saved, so that a killed run loses a minute and not a day."""
 
 START = "start"
-"""Weights that a run found a student with are kept under this name."""
+"""Weights that a run found a student with are kept under this name (`start_file`)."""
 
 # what PyTorch raises for a network that cannot be made from its description
 BUILD_ERRORS = (InvalidArchitecture, RuntimeError, ValueError, MemoryError)
+
+
+def start_file(architecture_id: str, run: int | None) -> str:
+    """The name of the weights that a run found a student with: runs that found the same one keep theirs apart.
+
+    Args:
+        architecture_id: the student's.
+        run: the run's number; None: it has none.
+    """
+    number = "" if run is None else f"-{run:03d}"
+    return f"{START}-{architecture_id}{number}.safetensors"
 
 
 class DistillationTrainable(tune.Trainable):
@@ -44,7 +55,8 @@ class DistillationTrainable(tune.Trainable):
 
     Config keys: `architecture` (text of the edits, or of a whole network, see `SearchSpace.apply`), and optionally `stage` (which recipe), `architecture_id`, `epochs_per_step`,
     `timeout_s` (in place of the context's), `channels` (which of the context's `rankings` says what the student keeps of the teacher),
-    `start` ("run": the student begins with the weights that a run found it with, where these are kept, see `trainables.bayesnas`).
+    `start` ("run": the student begins with the weights that a run found it with, where these are kept, see `trainables.bayesnas`) and
+    `from_run` (that run's number).
     Each result holds `reward, accuracy, loss, teacher_accuracy, num_params, macs, compression, epochs_done, epochs_target, status`, and
     what the context's `report` and `metrics` ask for.
     A network that is not the teacher's layers, resized or left out, has nothing to inherit and starts afresh.
@@ -180,7 +192,7 @@ class DistillationTrainable(tune.Trainable):
         if init == "fresh":
             return build(student)
         if self.config.get("start") == "run":
-            found = self._file(".safetensors", START)
+            found = self._start_file()
             if found is not None and found.exists():
                 return build(student, inherit_from=load_file(found))
         if not descends(student, self._context.search_space.teacher):
@@ -193,6 +205,12 @@ class DistillationTrainable(tune.Trainable):
         if folder is None or key is None:
             return None
         return Path(folder) / f"{stage or self._stage}-{key}{suffix}"
+
+    def _start_file(self) -> Path | None:
+        folder, key = self._context.weights_folder, self.config.get("architecture_id")
+        if folder is None or key is None:
+            return None
+        return Path(folder) / start_file(key, self.config.get("from_run"))
 
     def _keep_finished(self) -> None:
         """Leaves the weights of a finished student in the run's folder."""

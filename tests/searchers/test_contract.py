@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from searchers.algorithm import Observation, Proposal
+from collections.abc import Callable
+from functools import partial
+
+from raysearch.architecture import SearchSpace
+from searchers.algorithm import Algorithm, Observation, Proposal
 from searchers.bayes_compression import BayesCompressionAlgorithm
 from searchers.bayes_nas import BayesNASAlgorithm
 from searchers.embedding_gradient.algorithm import EmbeddingGradientAlgorithm
@@ -17,117 +21,112 @@ from searchers.testing import NUM_STEPS, AlgorithmContract, make_chain_space
 from searchers.uniform import UniformAlgorithm
 
 
-class TestRandom(AlgorithmContract):
-    def make_algorithm(self, space, seed):
-        return RandomAlgorithm(space, seed=seed)
+class Case(AlgorithmContract):
+    """An algorithm by its class and options; the space is a chain of four layers within a budget unless a case says otherwise.
 
+    Attributes:
+        algorithm: (space, seed=) -> a fresh algorithm.
+        space: () -> a space of millions of students.
+    """
 
-class TestEvolution(AlgorithmContract):
-    def make_algorithm(self, space, seed):
-        return EvolutionAlgorithm(space, seed=seed, population=6, tournament=3)
+    algorithm: Callable[..., Algorithm]
+    space: Callable[[], SearchSpace] = staticmethod(
+        partial(make_chain_space, (8, 8, 8, 8), budget={"params": 0.3})
+    )
 
-
-class TestGP(AlgorithmContract):
     def make_space(self):
-        return make_chain_space((8, 8, 8, 8), budget={"params": 0.3})
+        return self.space()
 
     def make_algorithm(self, space, seed):
-        return GPAlgorithm(space, seed=seed, num_initial=5, num_candidates=32)
+        return self.algorithm(space, seed=seed)
 
 
-class TestMultiKernelBO(AlgorithmContract):
-    def make_space(self):
-        return make_chain_space((8, 8, 8, 8), budget={"params": 0.3})
-
-    def make_algorithm(self, space, seed):
-        return MultiKernelBOAlgorithm(
-            space,
-            seed=seed,
-            num_initial=6,
-            num_candidates=32,
-            num_kernels=2,
-            batch_size=2,
-            refit_every=4,
-        )
+def case(kind, **options):
+    """What an algorithm of a case is made by."""
+    return staticmethod(partial(kind, **options))
 
 
-class TestFaithfulMultiKernelBO(AlgorithmContract):
+FREE = staticmethod(AlgorithmContract().make_space)
+"""Without a budget."""
+TINY = {
+    "num_initial": 5,
+    "channels": 4,
+    "embedding": 4,
+    "hidden": 16,
+    "pretrain_steps": 5,
+    "fit_steps": 5,
+}
+FEW = {"num_starts": 3, "num_local": 3, "descent_steps": 5, "batch_size": 2}
+
+
+class TestRandom(Case):
+    algorithm = case(RandomAlgorithm)
+    space = FREE
+
+
+class TestEvolution(Case):
+    algorithm = case(EvolutionAlgorithm, population=6, tournament=3)
+    space = FREE
+
+
+class TestGP(Case):
+    algorithm = case(GPAlgorithm, num_initial=5, num_candidates=32)
+
+
+class TestMultiKernelBO(Case):
+    algorithm = case(
+        MultiKernelBOAlgorithm,
+        num_initial=6,
+        num_candidates=32,
+        num_kernels=2,
+        batch_size=2,
+        refit_every=4,
+    )
+
+
+class TestFaithfulMultiKernelBO(Case):
     unique = False
     covers_space = False
-
-    def make_algorithm(self, space, seed):
-        return MultiKernelBOAlgorithm(
-            space, seed=seed, faithful=True, num_candidates=32, num_kernels=2, encoder="mlp"
-        )
-
-
-TINY = {"channels": 4, "embedding": 4, "hidden": 16, "pretrain_steps": 5, "fit_steps": 5}
+    algorithm = case(
+        MultiKernelBOAlgorithm, faithful=True, num_candidates=32, num_kernels=2, encoder="mlp"
+    )
+    space = FREE
 
 
-class TestEmbeddingGradient(AlgorithmContract):
-    def make_space(self):
-        return make_chain_space((8, 8, 8, 8), budget={"params": 0.3})
-
-    def make_algorithm(self, space, seed):
-        return EmbeddingGradientAlgorithm(
-            space,
-            seed=seed,
-            num_initial=5,
-            num_starts=3,
-            num_local=3,
-            descent_steps=5,
-            batch_size=2,
-            **TINY,
-        )
+class TestEmbeddingGradient(Case):
+    algorithm = case(EmbeddingGradientAlgorithm, **TINY, **FEW)
 
 
-class TestEmbeddingGradientOfFreeChains(AlgorithmContract):
+class TestEmbeddingGradientOfFreeChains(Case):
     edits = False
-
-    def make_space(self):
-        return make_chain_space((8, 8, 8), budget={"params": 0.3})
-
-    def make_algorithm(self, space, seed):
-        few = {"num_starts": 3, "num_local": 2, "descent_steps": 5, "batch_size": 2}
-        return EmbeddingGradientAlgorithm(
-            space, seed=seed, chains=True, num_initial=5, **few, **TINY
-        )
+    algorithm = case(EmbeddingGradientAlgorithm, chains=True, **TINY, **{**FEW, "num_local": 2})
+    space = staticmethod(partial(make_chain_space, (8, 8, 8), budget={"params": 0.3}))
 
 
-class TestFaithfulEmbeddingGradient(AlgorithmContract):
+class TestFaithfulEmbeddingGradient(Case):
     covers_space = False
-
-    def make_algorithm(self, space, seed):
-        return EmbeddingGradientAlgorithm(
-            space, seed=seed, faithful=True, chains=False, num_initial=5, **TINY
-        )
+    algorithm = case(EmbeddingGradientAlgorithm, faithful=True, chains=False, **TINY)
+    space = FREE
 
 
-class TestN2N(AlgorithmContract):
+class TestN2NWithinABudget(Case):
     covers_space = False  # stage two keeps what stage one removed, and a policy that repeats itself ends the search
-
-    def make_space(self):
-        return make_chain_space((8, 8, 12, 12), grouping="by_size")
-
-    def make_algorithm(self, space, seed):
-        return N2NAlgorithm(space, seed=seed, num_trials=NUM_STEPS, rollouts=2)
+    algorithm = case(N2NAlgorithm, num_trials=NUM_STEPS, rollouts=2)
 
 
-class TestN2NWithinABudget(TestN2N):
-    def make_space(self):
-        return make_chain_space((8, 8, 8, 8), budget={"params": 0.3})
+class TestN2N(TestN2NWithinABudget):
+    space = staticmethod(partial(make_chain_space, (8, 8, 12, 12), grouping="by_size"))
 
 
-class TestTPE(AlgorithmContract):
-    def make_algorithm(self, space, seed):
-        return TPEAlgorithm(space, seed=seed, num_initial=4)
+class TestTPE(Case):
+    algorithm = case(TPEAlgorithm, num_initial=4)
+    space = FREE
 
 
-class TestUniform(AlgorithmContract):
+class TestUniform(Case):
     covers_space = False
-
-    def make_algorithm(self, space, seed):
-        return UniformAlgorithm(space, seed=seed)
+    algorithm = case(UniformAlgorithm)
+    space = FREE
 
 
 class TestBayesNAS(AlgorithmContract):

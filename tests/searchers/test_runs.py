@@ -1,6 +1,7 @@
 """Methods whose students come out of runs: both faces, their order, and what a log brings back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -100,6 +101,26 @@ def test_the_first_run_to_end_takes_no_more_than_its_share(space):
     rest, end = asked(algorithm)
     assert len(rest) == 6
     assert end == "end"
+
+
+def test_a_student_of_several_runs_begins_with_the_run_that_valued_it_most(space):
+    """The runs' own measurements count: not their order, nor how good the runs are as a whole."""
+    algorithm = TinyAlgorithm(space, lambdas=[0.1, 0.2, 0.3])
+    runs = [algorithm.ask_run() for _ in range(3)]
+    same, other = texts_of(space, 2)
+    for run, value, found in (
+        (0, 0.9, [(same, 0.3), (other, 0.1)]),
+        (1, 0.2, [(same, 0.5)]),
+        (2, 0.8, [(same, None), (other, 0.1)]),
+    ):
+        students = [
+            {"architecture": text, "epoch": 10 * run, "reward": reward} for text, reward in found
+        ]
+        told = outcome(runs[run], [], value)
+        algorithm.tell_run(replace(told, details={"students": students}))
+    proposals = {one.architecture: one.extra for one in asked(algorithm)[0]}
+    assert (proposals[same]["from_run"], proposals[same]["found_epoch"]) == (1, 10)
+    assert proposals[other]["from_run"] == 2  # equals: whose turn it is
 
 
 def test_a_student_that_was_told_is_not_asked_for(space):

@@ -107,7 +107,7 @@ def test_a_scheduler_that_pauses_trials_brings_them_all_to_an_outcome(trainable,
 
 def test_metric_and_mode_of_the_tune_config_arrive_through_the_limiter(trainable, space, tmp_path):
     searcher = GPSearch(space=space, seed=0, num_initial=3, num_candidates=32)
-    config = {"metric": "score", "mode": "min", "num_samples": 5}
+    config = {"metric": "score", "mode": "min", "num_samples": 5, "max_concurrent_trials": 1}
     results = fit(trainable, searcher, tmp_path, config=config, param_space={"constant": 1})
     assert len(results) == 5
     best = results.get_best_result().metrics["score"]
@@ -116,7 +116,7 @@ def test_metric_and_mode_of_the_tune_config_arrive_through_the_limiter(trainable
 
 def test_an_empty_param_space_needs_only_the_searchers_own_metric(trainable, space, tmp_path):
     searcher = OptunaSearch(space=space, metric="score", mode="min", num_initial=3)
-    fit(trainable, searcher, tmp_path, config={"num_samples": 5})
+    fit(trainable, searcher, tmp_path, config={"num_samples": 5, "max_concurrent_trials": 1})
     assert len(searcher.observations) == 5
     assert all(one.value > 0 for one in searcher.observations)
 

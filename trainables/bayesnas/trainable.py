@@ -24,10 +24,10 @@ from raysearch.objective import floor_reward
 from trainables.bayesnas.run import FoundStudent, Run
 from trainables.distillation import (
     BUILD_ERRORS,
-    START,
     DistillationTrainable,
     is_out_of_memory,
     save_weights,
+    start_file,
 )
 from trainables.reports import peak_memory_bytes
 from trainables.training import evaluate_batches, recalibrate
@@ -43,9 +43,10 @@ class RunTrainable(DistillationTrainable):
     `run_settings`, else the engine's default), `run` (its number, which its files are named after; without one it leaves none but its students' weights),
     `stage` ("runs" or none), `architecture` (not looked at: a run is of the teacher), `timeout_s`.
     Each result holds what `DistillationTrainable` reports, of the student as it stands, `lam`, whatever else the engine measures
-    (`active_groups`, `active_switches`, `entropy`, ...), `num_students` and `students`: of each student found so far `architecture`,
-    `architecture_id`, `epoch`, `num_params`, `macs`, and, where it comes with weights or was measured by the run, `accuracy`, `loss` and `reward`,
-    the objective of these.
+    (`active_groups`, `active_switches`, `entropy`, ...), `num_students` and `students`, JSON (a text, because Tune's
+    TensorBoard logger warns of lists that are not of numbers; `searchers.runs.students_of` reads it): of each student found so far
+    `architecture`, `architecture_id`, `epoch`, `num_params`, `macs`, and, where it comes with weights or was measured by the run, `accuracy`,
+    `loss` and `reward`, the objective of these.
     A checkpoint that is loaded under another `lam` continues the same weights with the new one, so that PopulationBasedTraining can change it.
     """
 
@@ -200,7 +201,9 @@ class RunTrainable(DistillationTrainable):
             if entry is None:
                 entry = self._entry(student)
                 if folder is not None and student.weights is not None:
-                    path = Path(folder) / f"{START}-{entry['architecture_id']}.safetensors"
+                    path = Path(folder) / start_file(
+                        entry["architecture_id"], self.config.get("run")
+                    )
                     path.parent.mkdir(parents=True, exist_ok=True)
                     state = {name: _plain(value) for name, value in student.weights.items()}
                     save_weights(state, path)
@@ -285,12 +288,11 @@ class RunTrainable(DistillationTrainable):
 
     def _run_facts(self) -> dict[str, Any]:
         """What every result of a run holds, whatever became of it."""
-        found = list(self._kept)
         return {
             "teacher_accuracy": self._context.teacher_accuracy,
             "lam": self.lam,
-            "num_students": len(found),
-            "students": found,
+            "num_students": len(self._kept),
+            "students": json.dumps(self._kept),
             "seconds": self._seconds,
             "cpu_seconds": self._cpu_seconds,
             "device": self._context.device,

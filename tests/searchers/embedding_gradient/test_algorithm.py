@@ -99,7 +99,7 @@ def test_every_proposal_is_legal_new_and_within_the_budget(seed):
     options = FREE if seed % 5 == 3 else OURS
     algorithm = start(space, options, seed=seed)
     seen = set()
-    for proposal in go_on(algorithm, space, 9):
+    for proposal in go_on(algorithm, space, 6):
         student = space.apply(proposal.architecture)
         assert student.id not in seen
         seen.add(student.id)
@@ -155,7 +155,7 @@ def test_a_skip_of_the_start_is_kept(space):
 
 
 @MODES
-@pytest.mark.parametrize("told", [0, 2, 6])
+@pytest.mark.parametrize("told", [2, 6])
 def test_a_search_saved_anywhere_goes_on_identically(space, options, told):
     algorithm = start(space, options, told=told)
     taken = algorithm.ask()

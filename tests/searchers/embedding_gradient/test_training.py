@@ -27,6 +27,9 @@ from tests.searchers.embedding_gradient.conftest import (
 )
 from tests.searchers.embedding_gradient.test_autoencoder import shape_of
 
+BRIEF = {**SMALL, "pretrain_steps": 15, "fit_steps": 10}
+"""For what a fit depends on, not what it reaches."""
+
 
 def tensor(values):
     return torch.as_tensor(values, dtype=torch.float32)
@@ -82,7 +85,7 @@ def test_a_fit_depends_on_seed_and_observations_alone(space):
     _, other = learned_of(space, 12, seed=5)
 
     def weights(*fits):
-        fitter = Fitter(EditsDomain(space), options_of(space, **SMALL))
+        fitter = Fitter(EditsDomain(space), options_of(space, **BRIEF))
         for seen, seed in fits:
             model = fitter.fit(seen, seed, lambda: False)
         return model.networks.state_dict()
@@ -97,19 +100,19 @@ def test_a_fit_depends_on_seed_and_observations_alone(space):
 
 
 def test_a_cancelled_fit_is_forgotten(space):
-    fitter = Fitter(EditsDomain(space), options_of(space, **SMALL))
+    fitter = Fitter(EditsDomain(space), options_of(space, **BRIEF))
     _, learned = learned_of(space, 8)
     fitter.fit(learned, 0, lambda: True)
     assert not fitter.histories
     whole = fitter.fit(learned, 0, lambda: False)
-    again = Fitter(EditsDomain(space), options_of(space, **SMALL)).fit(learned, 0, lambda: False)
+    again = Fitter(EditsDomain(space), options_of(space, **BRIEF)).fit(learned, 0, lambda: False)
     assert torch.equal(whole.embed(learned.rows), again.embed(learned.rows))
     assert list(fitter.histories) == [8]
 
 
 def test_cross_validation_never_shows_a_student_to_its_own_model(space):
     """A value that is changed alone moves all other predictions, not its own."""
-    fitter = Fitter(EditsDomain(space), options_of(space, **SMALL))
+    fitter = Fitter(EditsDomain(space), options_of(space, **BRIEF))
     _, learned = learned_of(space, 15)
     mean, sd = fitter.cross_validate(learned, 0)
     assert np.isfinite(mean).all()

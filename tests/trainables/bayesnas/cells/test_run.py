@@ -86,7 +86,7 @@ def test_a_student_is_distilled_as_any_other(few: DistillationContext) -> None:
     assert training.curve[-1]["loss"] < 10
 
 
-@pytest.mark.parametrize("settings", [CELLS, replace(TREES, epochs=3)])
+@pytest.mark.parametrize("settings", [CELLS, replace(TREES, epochs=2)])
 def test_a_run_that_is_saved_and_loaded_ends_with_the_same_gammas(
     few: DistillationContext, settings: SuperNetSettings
 ) -> None:
