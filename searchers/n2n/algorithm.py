@@ -258,10 +258,8 @@ class N2NAlgorithm:
         if outcome.status == "failed" or outcome.value is None:
             return self._worst
         violated = any_violated(self._constraints, outcome)
-        soft = iteration if self._soft else None
-        return constrained_reward(
-            outcome.value, violated, soft, self._soft_iterations, worst=self._worst
-        )
+        soft = (iteration if self._soft else None), self._soft_iterations
+        return constrained_reward(outcome.value, violated, *soft, worst=self._worst)
 
     @property
     def _worst(self) -> float:
@@ -394,12 +392,9 @@ class N2NAlgorithm:
         check_version(state, STATE_VERSION)
         check_shape(self._shape, state["options"])
         self._ledger.load_state_dict(state["ledger"])
-        self.stage = state["stage"]
-        self._base = state["base"]
-        rollouts = map(Rollout.from_dict, state["open"])
-        self._open = {rollout.id: rollout for rollout in rollouts}
-        self._num_rollouts = state["num_rollouts"]
-        self._num_answered = state["num_answered"]
+        self.stage, self._base = state["stage"], state["base"]
+        self._open = {rollout.id: rollout for rollout in map(Rollout.from_dict, state["open"])}
+        self._num_rollouts, self._num_answered = state["num_rollouts"], state["num_answered"]
         self._controllers = {}
         for kind, values in state["controllers"].items():
             self._make(kind).load_state_dict(values)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import tabular
+from benchmarks.retraining import differences
 from raysearch.config import load_config
 from raysearch.tables import Judge, Table
 from tests.tables.conftest import SEED_NOISE, train
@@ -115,7 +116,7 @@ def retrained(table, space, shift=0.0, seed=100):
 
 
 def test_trainings_with_other_seeds_are_within_the_spread_of_seeds(table, space):
-    result = tabular.differences(table, retrained(table, space)).set_index("result")
+    result = differences(table, retrained(table, space)).set_index("result")
     assert list(result.index) == ["accuracy", "loss"]
     assert result.loc["loss", "spread"] == pytest.approx(SEED_NOISE, rel=0.3)
     assert result["ok"].all()
@@ -123,11 +124,11 @@ def test_trainings_with_other_seeds_are_within_the_spread_of_seeds(table, space)
 
 
 def test_the_same_trainings_are_equal(table):
-    result = tabular.differences(table, [(row, row) for row in table.records[:9]])
+    result = differences(table, [(row, row) for row in table.records[:9]])
     assert (result["equal"] == result["rows"]).all()
     assert result["ok"].all()
 
 
 def test_a_table_of_another_training_is_found_out(table, space):
-    result = tabular.differences(table, retrained(table, space, shift=4 * SEED_NOISE))
+    result = differences(table, retrained(table, space, shift=4 * SEED_NOISE))
     assert not result.set_index("result").loc["loss", "ok"]

@@ -20,23 +20,20 @@ from raysearch.bayesnas.compression import CompressionSettings
 from raysearch.models import build
 from raysearch.models.keep import ChannelRanking
 from trainables.bayesnas import sparse
-from trainables.bayesnas.compression.curvature import diagonal, measurable
+from trainables.bayesnas.compression.curvature import measurable
+from trainables.bayesnas.compression.estimate import Estimate, estimate
 from trainables.bayesnas.compression.fitting import Fitter, Limits
-from trainables.bayesnas.compression.gates import Gates
 from trainables.bayesnas.compression.groups import NO_GROUP, make_groups
 from trainables.bayesnas.compression.layers import count_weights, describe
 from trainables.bayesnas.compression.penalised import PenalisedTraining, recipe_of, temperatures
 from trainables.bayesnas.compression.places import find_places, scale_free
 from trainables.bayesnas.compression.prior import GroupPrior
 from trainables.bayesnas.compression.saliency import (
-    Coherence,
-    coherence,
     group_worth,
     quadratic_loss,
     units,
 )
 from trainables.bayesnas.compression.structure import Builder, Structure
-from trainables.bayesnas.recursion import recursive_diagonal
 from trainables.bayesnas.run import FoundStudent
 from trainables.context import DistillationContext
 from trainables.training import recalibrate
@@ -49,7 +46,6 @@ AT_ONCE = 0.5
 """The share of the parameters that one update may take away where no budget says how many."""
 RAMP = 0.01
 """What lambda begins with where it rises."""
-_CURVATURE_BATCH = 64
 
 
 class CompressionRun:
@@ -149,7 +145,7 @@ class CompressionRun:
         """Offers a state before it changes, and at the end; then updates."""
         updates = len(self._updates) < self.settings.updates and not self._arrived
         if updates or self.complete:
-            self._hessian, self._together = self._curvature()
+            self._estimate = self._measure()
             if self._updates:
                 self._offer(metrics)
         if updates and not self.complete:
@@ -257,7 +253,9 @@ class CompressionRun:
         keys = groups.keys
         self.prior.measure(self._weights, {key: self.masks[key] for key in keys})
         factor = self._lam_now if settings.scale_hessian else None
-        self.prior.update(self._weights, self._hessian, factor=factor, inner=settings.inner)
+        self.prior.update(
+            self._weights, self._estimate.hessian, factor=factor, inner=settings.inner
+        )
         worth = self._worths()
         if settings.prune == "entropy":
             dead = sparse.is_pruned(self.prior.gamma).cpu().numpy()
@@ -287,10 +285,10 @@ class CompressionRun:
         return self._within(self.structure, {"params": least})
 
     def _within(self, structure: Structure, limits: Limits) -> Structure:
-        losses = quadratic_loss(self._weights, self._hessian)
+        losses = quadratic_loss(self._weights, self._estimate.hessian)
         assert self._worth is not None
         return self._fitter.within(
-            structure, limits, losses=losses, worth=self._worth, together=self._together
+            structure, limits, losses=losses, worth=self._worth, together=self._estimate.together
         )
 
     def _dead_in_the_end(self, worth: np.ndarray) -> np.ndarray:
@@ -303,40 +301,27 @@ class CompressionRun:
         dead = worth / sizes < 2 * lam
         dead[groups.filter_group[groups.filter_group != NO_GROUP]] = False
         each = {filters.layer.name: 1.0 for filters in self.builder.places.filters}
-        losses = quadratic_loss(self._weights, self._hessian)
+        losses = quadratic_loss(self._weights, self._estimate.hessian)
         for unit in units(self.builder.places, groups, self.structure, losses, each):
             if unit.price < 2 * lam:
                 dead[unit.groups] = True
         return dead
 
-    def _curvature(self) -> tuple[dict[str, torch.Tensor], Coherence | None]:
-        """H of each weight, of the images that the update's number draws, and what weights lose together (the recursion knows nothing of that)."""
-        settings, train = self.settings, self.context.device_data.train
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epochs_done)
-        order = torch.randperm(len(train), generator=generator)[: settings.images].to(train.device)
+    def _measure(self) -> Estimate:
+        """Of the images that the update's number draws."""
+        train = self.context.device_data.train
         recalibrate(self.module, train, seed=self.seed)
-        parts = order.split(_CURVATURE_BATCH)
-        batches = (train.take(part) for part in parts)
-        if settings.hessian == "recursive":
-            labelled = ((train.take(part), train.labels[part]) for part in parts)
-            return _named(recursive_diagonal(self.module, labelled)), None
-        gates = Gates(self.builder.places)
-        hessian = _named(
-            diagonal(
-                self.module,
-                batches,
-                draws=None if settings.hessian == "exact" else 1,
-                temperatures=temperatures(self._training.recipe),
-                generator=generator,
-                observer=gates,
-            )
+        return estimate(
+            self.module,
+            train,
+            self.settings,
+            self.builder.places,
+            temperatures=temperatures(self._training.recipe),
+            seed=self.seed * 1_000_003 + self.epochs_done,
         )
-        losses = quadratic_loss(self._weights, hessian)
-        channels, inputs = gates.channels(len(order)), gates.inputs(len(order))
-        return hessian, coherence(self.builder.places, losses, channels, inputs)
 
     def _worths(self) -> np.ndarray:
-        losses = quadratic_loss(self._weights, self._hessian)
+        losses = quadratic_loss(self._weights, self._estimate.hessian)
         self._worth = group_worth(self.builder.groups, losses)
         return self._worth
 
@@ -389,11 +374,6 @@ class CompressionRun:
         living = torch.from_numpy(self.structure.living)
         gamma = self.prior.gamma.cpu()[living].clamp(*sparse.GAMMA_RANGE)
         return float(sparse.entropy(gamma).mean()) if len(gamma) else 0.0
-
-
-def _named(by_path: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """By parameter what is by layer."""
-    return {f"{path}.weight": value for path, value in by_path.items()}
 
 
 def _start(
