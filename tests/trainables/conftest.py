@@ -1,4 +1,4 @@
-"""A small data set, a small network with BatchNorm and dropout, and their cached logits."""
+"""A small data set, a small network with BatchNorm and dropout, and their cached logits; a problem with an untrained teacher."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import torch
 from torch import nn
 
 from raysearch.data import DataSet, DeviceData, distillation_data, from_arrays
+from raysearch.problem import Problem
+from tests.trainables.untrained import make_problem, make_untrained
+from trainables.context import DistillationContext
 
 Network = Callable[..., nn.Module]
 
@@ -64,3 +67,20 @@ def network() -> Network:
 def resident(data: DataSet, network: Network) -> DeviceData:
     """The data with an untrained teacher's logits."""
     return distillation_data(data, network(seed=9, width=4), num_views=3).to("cpu")
+
+
+@pytest.fixture(scope="session")
+def problem() -> Problem:
+    """Trials of three epochs."""
+    return make_problem({"distill": {"epochs": 3}})
+
+
+@pytest.fixture(scope="session")
+def context(problem: Problem) -> DistillationContext:
+    return make_untrained(problem)
+
+
+@pytest.fixture(scope="session")
+def architectures(problem: Problem) -> list[str]:
+    """Four students of the problem's space."""
+    return [str(edits) for edits in problem.space.sample(4, seed=0)]

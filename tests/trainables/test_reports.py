@@ -9,8 +9,7 @@ import torch
 
 from raysearch import load_config, prepare
 from raysearch.errors import ConfigError, RunError
-from tests.trainables.untrained import make_problem, make_untrained
-from trainables import DistillationTrainable
+from tests.trainables.untrained import make_problem, make_untrained, trial
 from trainables.reports import by_class, load_metrics, own_metrics
 from trainables.training import Training, evaluate_batches
 
@@ -113,10 +112,6 @@ def problem():
 @pytest.fixture(scope="module")
 def context(problem):
     return make_untrained(problem)
-
-
-def trial(context, architecture, **config):
-    return DistillationTrainable.bound(context)({"architecture": architecture, **config})
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -1,4 +1,4 @@
-"""Small spaces with made-up accuracies, and embeddings for the learned kernels' unit tests."""
+"""Small spaces with made-up accuracies, the algorithm's two forms in small, and embeddings for the learned kernels' unit tests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from searchers.testing import make_chain_space
 from tests.architecture.conftest import mixed, resnet, vgg
 
 TEACHER_ACCURACY = 0.9
+OURS = {"num_kernels": 2, "num_candidates": 32, "num_initial": 3, "batch_size": 3, "refit_every": 4}
+FAITHFUL = {"faithful": True, "num_kernels": 3, "num_candidates": 32, "encoder": "mlp"}
 
 
 class LastAxis(torch.nn.Module):
@@ -53,6 +55,19 @@ def observed(space, text, accuracy=None, extra=None):
 def some_observed(space, count, seed=0):
     """Outcomes of `count` random students."""
     return tuple(observed(space, str(edits)) for edits in space.sample(count, seed))
+
+
+def go_on(algorithm, space, steps):
+    """Asks and tells in turn: the proposals."""
+    proposals = []
+    for _ in range(steps):
+        proposals.append(algorithm.ask())
+        algorithm.tell(observed(space, proposals[-1].architecture))
+    return proposals
+
+
+def batch_of(algorithm, size=3):
+    return [algorithm.ask() for _ in range(size)]
 
 
 @pytest.fixture(scope="session")

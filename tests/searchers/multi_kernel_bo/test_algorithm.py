@@ -1,4 +1,4 @@
-"""The algorithm around the steps: order and time of results, saving in mid-step, the paper's barrier, failures and options."""
+"""The algorithm around the steps: order and time of results, saving in mid-step, the paper's barrier, and failures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from linear_operator.utils.errors import NotPSDError
 
 from raysearch.architecture import SearchSpace
-from raysearch.errors import ConfigError
 from searchers.algorithm import Exhausted, Observation
 from searchers.multi_kernel_bo import improved
 from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
@@ -20,10 +19,8 @@ from searchers.multi_kernel_bo.improved import ImprovedStep
 from searchers.multi_kernel_bo.inputs import Inputs
 from searchers.state import dump_state, load_state
 from searchers.testing import make_chain_space
-from tests.searchers.multi_kernel_bo.conftest import observed
+from tests.searchers.multi_kernel_bo.conftest import FAITHFUL, OURS, batch_of, go_on, observed
 
-OURS = {"num_kernels": 2, "num_candidates": 32, "num_initial": 3, "batch_size": 3, "refit_every": 4}
-FAITHFUL = {"faithful": True, "num_kernels": 3, "num_candidates": 32, "encoder": "mlp"}
 MODES = pytest.mark.parametrize("options", [OURS, FAITHFUL], ids=["ours", "faithful"])
 
 
@@ -32,19 +29,6 @@ def start(space, options, *, told=0, seed=0):
     algorithm = MultiKernelBOAlgorithm(space, seed=seed, **options)
     go_on(algorithm, space, told)
     return algorithm
-
-
-def go_on(algorithm, space, steps):
-    """Asks and tells in turn: the proposals."""
-    proposals = []
-    for _ in range(steps):
-        proposals.append(algorithm.ask())
-        algorithm.tell(observed(space, proposals[-1].architecture))
-    return proposals
-
-
-def batch_of(algorithm, size=3):
-    return [algorithm.ask() for _ in range(size)]
 
 
 def restored(algorithm, space, options, seed=0):
@@ -329,72 +313,7 @@ def test_after_a_thousand_observations_a_step_is_no_larger(space, monkeypatch):
     assert len(step._fitted[1]) == 2
 
 
-# Options
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("faithful", "yes"),
-        ("num_kernels", 0),
-        ("encoder", "gru"),
-        ("acquisition", "gradient"),
-        ("num_initial", 0),
-        ("num_candidates", 1),
-        ("mutation_share", 1.5),
-        ("num_parents", 0),
-        ("num_edits", [4, 1]),
-        ("batch_size", 2.5),
-        ("refit_every", 0),
-        ("composite", "f"),
-        ("transfer_only", 1),
-        ("num_threads", True),
-        ("device", "tpu"),
-    ],
-)
-def test_a_wrong_option_is_refused_by_name_with_its_value(space, option, value):
-    with pytest.raises(ConfigError) as error:
-        MultiKernelBOAlgorithm(space, **{option: value})
-    assert f"search.options.{option} must be" in str(error.value)
-    assert repr(value) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_options_that_do_not_go_together_are_refused(space):
-    with pytest.raises(ConfigError, match=r"options\.encoder is 'features'.*lstm or mlp"):
-        MultiKernelBOAlgorithm(space, faithful=True, encoder="features")
-    with pytest.raises(ConfigError, match=r"options\.transfer_only is true.*search\.warm_start"):
-        MultiKernelBOAlgorithm(space, transfer_only=True)
-
-
-def test_the_papers_numbers_are_the_defaults_of_the_faithful_form(space):
-    options = MultiKernelBOAlgorithm(space, faithful=True)._options
-    assert (options.encoder, options.num_kernels, options.num_candidates) == ("lstm", 8, 1000)
-    assert options.acquisition == "random"
-    assert MultiKernelBOAlgorithm(space)._options.encoder == "mlp"
-
-
-@pytest.mark.parametrize("num_kernels", [1, 2, 4])
-def test_a_faithful_step_has_a_student_for_each_kernel(space, num_kernels):
-    """The paper's ablation."""
-    algorithm = MultiKernelBOAlgorithm(space, **FAITHFUL | {"num_kernels": num_kernels})
-    assert None not in batch_of(algorithm, num_kernels)
-    assert algorithm.ask() is None
-
-
-@pytest.mark.parametrize("operations", [("remove",), ("shrink",), ("remove", "shrink")])
-def test_operations_may_be_switched_off(operations):
-    space = make_chain_space((8, 8, 8, 8), operations=operations)
-    for options in (OURS, FAITHFUL):
-        for proposal in go_on(MultiKernelBOAlgorithm(space, **options), space, 6):
-            edits = space.parse(proposal.architecture)
-            assert edits.skips == ()
-            assert "remove" in operations or edits.remove == ()
-
-
-def test_hand_made_features_alone_need_no_network(space):
-    algorithm = MultiKernelBOAlgorithm(space, **OURS | {"encoder": "features"})
-    assert go_on(algorithm, space, 5)[-1].extra["origin"] == "model"
+# Predictions
 
 
 def test_predictions_come_near_what_is_measured_later(space):

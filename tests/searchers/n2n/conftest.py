@@ -1,4 +1,4 @@
-"""Policies over made-up sequences, and controllers whose actions have rewards in closed form."""
+"""Policies over made-up sequences, and controllers whose actions have rewards in closed form; a small space, and what the algorithm over it is told."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from searchers.algorithm import Observation
 from searchers.n2n.controller import Controller
 from searchers.n2n.options import PolicyOptions
 from searchers.n2n.policies import RemovalPolicy, ShrinkagePolicy
 from searchers.n2n.rollouts import Rollout
 from searchers.n2n.steps import NO_FACTOR, Executed, Steps
+from searchers.testing import make_chain_space
 
 NUM_FEATURES = 4
 POLICIES = {"remove": RemovalPolicy, "shrink": ShrinkagePolicy}
@@ -76,6 +78,22 @@ def roll(controller, rewards, reward_of):
         name = "".join(map(str, actions))
         rollout = Rollout(number, controller.options.kind, 0, actions, name, name)
         controller.take(rollout, reward_of(actions))
+
+
+def make_space(**options):
+    """Layers of equal width, so that convolutions may go."""
+    return make_chain_space((8, 8, 8, 8), **{"grouping": "by_size", **options})
+
+
+def full(proposal, value, **metrics):
+    return Observation(
+        proposal.architecture, value, 1.0, "full", metrics=metrics, extra=proposal.extra
+    )
+
+
+def rewards_of(algorithm, stage="remove"):
+    """The rewards that wait in the stage's batch."""
+    return [rollout.reward for rollout in algorithm._controllers[stage].batch]
 
 
 @pytest.fixture(params=sorted(POLICIES))
