@@ -1,7 +1,8 @@
 """What losing a channel or an input would cost, and what it would save: which of them go first where a budget asks for more than the prior does.
 
 A group of weights at the fixed point of the iteration dies when lambda exceeds about H w^2 / 2 per weight. So the units that would die next as lambda
-grows are those of the least quadratic loss for what they take of the budget; taking them away in this order is raising lambda.
+grows are those of the least quadratic loss for what they take of the budget; taking them away in this order is raising lambda. A budget compares units of different
+layers, for which the loss of a unit as a whole is needed (`gates`, `Coherence`); the fixed point itself is by the diagonal, as the thesis has it.
 """
 
 from __future__ import annotations
