@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -69,6 +69,18 @@ def _gated(
     return functional_call(net, {**weights, **changed}, (images,))
 
 
+def _dense(
+    logits: Callable[[torch.Tensor], torch.Tensor], count: int, num_images: int
+) -> np.ndarray:
+    """[count] half the diagonal of J^T (diag p - p p^T) J, the mean over images, where all gates are open."""
+    one = torch.ones(count, dtype=torch.float64)
+    jacobian = jacrev(logits)(one)  # [B, K, count]
+    p = logits(one).softmax(1)
+    middle = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    found = torch.einsum("bkc,bkl,blc->c", jacobian, middle, jacobian) / (2 * num_images)
+    return found.detach().numpy()
+
+
 def test_a_gate_has_the_curvature_of_the_dense_matrix(net: nn.Module, images: torch.Tensor) -> None:
     places = _places(net)
     net = net.double()
@@ -77,16 +89,12 @@ def test_a_gate_has_the_curvature_of_the_dense_matrix(net: nn.Module, images: to
     found = gates.channels(len(images))
     for creator, readers in READERS:
         channels = next(one.rows for one in places.filters if one.layer.name == creator)
-        one = torch.ones(len(channels), dtype=torch.float64)
 
         def logits(gate: torch.Tensor, readers: list[tuple[str, int]] = readers) -> torch.Tensor:
             return _gated(net, images, readers, gate)
 
-        jacobian = jacrev(logits)(one)  # [B, K, C]
-        p = logits(one).softmax(1)
-        middle = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
-        dense = torch.einsum("bkc,bkl,blc->c", jacobian, middle, jacobian) / len(images)
-        np.testing.assert_allclose(found[channels], (dense / 2).detach().numpy(), rtol=1e-6)
+        wanted = _dense(logits, len(channels), len(images))
+        np.testing.assert_allclose(found[channels], wanted, rtol=1e-6)
 
 
 def test_an_input_behind_a_flatten_has_a_gate_of_its_own(
@@ -100,14 +108,32 @@ def test_an_input_behind_a_flatten_has_a_gate_of_its_own(
     def logits(gate: torch.Tensor) -> torch.Tensor:
         return _gated(net, images, [("head", 1)], gate)
 
-    one = torch.ones(12, dtype=torch.float64)
-    jacobian = jacrev(logits)(one)
-    p = logits(one).softmax(1)
-    middle = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
-    dense = torch.einsum("bkc,bkl,blc->c", jacobian, middle, jacobian) / len(images)
-    np.testing.assert_allclose(
-        gates.inputs(len(images))["head"], (dense / 2).detach().numpy(), rtol=1e-6
-    )
+    wanted = _dense(logits, 12, len(images))
+    np.testing.assert_allclose(gates.inputs(len(images))["head"], wanted, rtol=1e-6)
+
+
+def test_a_channel_that_only_a_grouped_convolution_reads_is_judged_where_it_is_created(
+    images: torch.Tensor,
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(16, 5)
+    )  # fmt: skip
+    places = find_places(trace(net, (2, 4, 4)))
+    net = net.double().eval()
+    gates = Gates(places)
+    assert gates.wants_rows("0")
+    assert not gates.wants_rows("2")
+    diagonal(net, images.split(4), draws=None, observer=gates)
+    weights = dict(net.named_parameters())
+
+    def logits(gate: torch.Tensor) -> torch.Tensor:
+        changed = {"0.weight": weights["0.weight"] * gate.view(-1, 1, 1, 1)}
+        return functional_call(net, {**weights, **changed}, (images,))
+
+    wanted = _dense(logits, 4, len(images))
+    channels = next(one.rows for one in places.filters if one.layer.name == "0")
+    np.testing.assert_allclose(gates.channels(len(images))[channels], wanted, rtol=1e-6)
 
 
 def test_drawn_labels_give_gates_in_the_mean(net: nn.Module, images: torch.Tensor) -> None:
