@@ -264,6 +264,8 @@ class CompressionRun:
         structure = self._gently(self.builder.settle(self.structure.living & ~dead, worth))
         share = min(1.0, (len(self._updates) + 1) / math.ceil(REACHED_AT * settings.updates))
         if self.limits:
+            if self._fitter.fits(structure, self.limits):
+                structure = self.structure  # the prior alone would leave room in the budget
             structure = self._within(structure, self._fitter.interim(share))
         self._take(structure)
         self._updates.append({"epoch": self.epochs_done, "layers": self._by_layer()})

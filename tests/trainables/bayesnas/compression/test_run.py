@@ -104,6 +104,16 @@ def test_the_weights_of_a_student_are_those_of_the_run(
     assert own["accuracy"] > 0.6  # of three classes
 
 
+def test_a_large_lambda_leaves_no_room_in_the_budget(context: DistillationContext) -> None:
+    """Alone it would leave far less than the budget allows."""
+    alone = _finished(CompressionRun(context, QUICK, lam=1e-2)).students[-1].architecture
+    run = _finished(CompressionRun(context, QUICK, lam=1e-2, budget={"params": 1500}))
+    sizes = [one.architecture.num_params for one in run.students]
+    assert alone.num_params < 1000
+    assert sizes
+    assert 1500 - 146 <= min(sizes) <= max(sizes) <= 1500  # 146: a channel of the inner one
+
+
 def test_a_resumed_run_has_the_same_gammas_and_students(context: DistillationContext) -> None:
     whole = _finished(CompressionRun(context, QUICK, lam=3e-5))
     cut = CompressionRun(context, QUICK, lam=3e-5)
