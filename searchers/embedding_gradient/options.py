@@ -136,7 +136,7 @@ def check_options(space: SearchSpace, given: Mapping[str, Any]) -> tuple[int, St
         p_0=None if given["p_0"] is None else one.number("p_0"),
         centred=one.flag("centred"),
         trust=one.word("trust", TRUSTS),
-        neighbour_share=check_share("search.options.neighbour_share", given["neighbour_share"]),
+        neighbour_share=one.share("neighbour_share", within),
         pick=one.word("pick", PICKS, within),
         composite=check_composite(given["composite"]),
         sampler=one.word("sampler", SAMPLERS, own),
@@ -151,8 +151,8 @@ OURS: Mapping[str, Any] = {
     "num_initial": 16, "channels": 16, "num_regressors": 8, "fit_steps": 50, "sampler": "restricted",
 }  # fmt: skip
 """What None stands for in each mode."""
-WITHIN: Mapping[str, Any] = {"num_local": 48, "pick": "thompson"}
-FREE: Mapping[str, Any] = {"num_local": 0, "pick": "bound"}
+WITHIN: Mapping[str, Any] = {"num_local": 48, "neighbour_share": 0.9, "pick": "mean"}
+FREE: Mapping[str, Any] = {"num_local": 0, "neighbour_share": 0.0, "pick": "bound"}
 """What None stands for within a budget and without one."""
 
 
@@ -175,6 +175,9 @@ class _Checked:
         if most is not None and value > most:
             raise ConfigError(f"search.options.{name} must be at most {most}, got {value}")
         return value
+
+    def share(self, name: str, own: Mapping[str, Any]) -> float:
+        return check_share(f"search.options.{name}", self._value(name, own))
 
     def number(self, name: str, least: float = -math.inf) -> float:
         return _number(name, self.given[name], least)

@@ -39,7 +39,7 @@ MAX_RANKED = 256
 MAX_ATTEMPTS = 3
 """Lots of descents after which a random student is proposed instead."""
 MAX_JUDGED = 4096
-"""Decoded students that are judged in a step."""
+"""Students that are judged in a step: those of far descents where these are alone, else all together."""
 ENCODE_EVERY = 15
 """Steps between two returns to the embedding of the nearest student, where the trust region asks for it."""
 
@@ -108,9 +108,10 @@ class DescentStep:
         found += self.candidates(model, good, rng, cancelled)
         near = []
         if options.neighbour_share > 0 and good:
-            share = min(options.neighbour_share, 0.95)
-            parents = good[: options.num_starts]
-            near = self.domain.neighbours(parents, round(len(found) * share / (1 - share)), rng)
+            num_near = round(options.neighbour_share * MAX_JUDGED)
+            kept = rng.permutation(len(found))[: MAX_JUDGED - num_near]
+            found = [found[place] for place in np.sort(kept)]
+            near = self.domain.neighbours(good[: options.num_starts], num_near, rng)
         origin = dict.fromkeys(near, "mutation") | dict.fromkeys(found, "descent")
         if cancelled() or not origin:
             return []

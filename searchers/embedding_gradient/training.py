@@ -57,7 +57,7 @@ class FitOptions:
     num_steps: int = 100
     lr: float = 3e-3
     batch_size: int = 64
-    num_unlabelled: int = 32
+    num_unlabelled: int = 128
     l1: float = 1.0
     l2: float = 1.0
     weight_decay: float = 1e-3
@@ -126,7 +126,7 @@ def pretrain(
     generator = torch.Generator().manual_seed(seed)
 
     def batch() -> tuple[Examples, Tensor | None]:
-        size = min(4 * options.num_unlabelled, len(cloud))
+        size = min(options.num_unlabelled, len(cloud))
         return cloud[torch.randint(len(cloud), (size,), generator=generator)], None
 
     _descend(networks, batch, options, options.num_pretrain, History(0), cancelled)
