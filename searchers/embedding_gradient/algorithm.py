@@ -70,7 +70,8 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         p_0: the target of the size, in units of p*; None: 0 where faithful, else the budget of that size, or as small as can be.
         trust: ours: "cloud" pulls descents back to where known architectures lie, "encode" returns to the embedding of the nearest student
             every few steps, "both", "none".
-        neighbour_share: ours: the share of the judged students that are changes of the best ones instead of ends of descents.
+        neighbour_share: ours: the share of the proposals that are changes of the best students, judged like the ends of descents, by turns with
+            these; None: half of them within a budget, else none.
         pick: ours: students are proposed by their mean prediction, by the lower ("bound"), or by one regressor each ("thompson"); None: so within a
             budget, else by the bound.
         composite: ours: as in `searchers.targets`.

@@ -151,7 +151,7 @@ OURS: Mapping[str, Any] = {
     "num_initial": 16, "channels": 16, "num_regressors": 8, "fit_steps": 50, "sampler": "restricted",
 }  # fmt: skip
 """What None stands for in each mode."""
-WITHIN: Mapping[str, Any] = {"num_local": 48, "neighbour_share": 0.9, "pick": "mean"}
+WITHIN: Mapping[str, Any] = {"num_local": 48, "neighbour_share": 0.5, "pick": "mean"}
 FREE: Mapping[str, Any] = {"num_local": 0, "neighbour_share": 0.0, "pick": "bound"}
 """What None stands for within a budget and without one."""
 

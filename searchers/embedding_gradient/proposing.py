@@ -3,14 +3,15 @@
 Far descents start at the teacher, the best evaluated students and random ones, each with several lambda, and are read by the decoder.
 Near ones start at the best students, each believes one regressor, and they are read by the encoder (`near`). A point of a path
 is a promise of the regressors at a place where no architecture need be; what counts is its nearest legal student, encoded again. The
-regressors choose by turns, each its own favourite ("thompson"), so that the students of a step are not all alike.
+regressors choose by turns, each its own favourite ("thompson"), so that the students of a step are not all alike. By turns with ends of descents
+go random changes of good students, judged in the same way: descents lead to where the regressors err on the high side, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -39,7 +40,9 @@ MAX_RANKED = 256
 MAX_ATTEMPTS = 3
 """Lots of descents after which a random student is proposed instead."""
 MAX_JUDGED = 4096
-"""Students that are judged in a step: those of far descents where these are alone, else all together."""
+"""Decoded students that are judged in a step."""
+NUM_NEIGHBOURS = 2048
+"""Changes of good students that are judged in a step."""
 ENCODE_EVERY = 15
 """Steps between two returns to the embedding of the nearest student, where the trust region asks for it."""
 
@@ -53,6 +56,8 @@ HOP_STEPS = 8
 """Of a near descent, until it goes on from a student."""
 
 _DRAWING = 1
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -87,7 +92,7 @@ class DescentStep:
                 return []
             new = [choice for choice in judged if choice.text not in snapshot.known]
             if new:
-                return new
+                return self._by_turns(new)
         return []
 
     def _judged(
@@ -108,10 +113,7 @@ class DescentStep:
         found += self.candidates(model, good, rng, cancelled)
         near = []
         if options.neighbour_share > 0 and good:
-            num_near = round(options.neighbour_share * MAX_JUDGED)
-            kept = rng.permutation(len(found))[: MAX_JUDGED - num_near]
-            found = [found[place] for place in np.sort(kept)]
-            near = self.domain.neighbours(good[: options.num_starts], num_near, rng)
+            near = self.domain.neighbours(good[: options.num_starts], NUM_NEIGHBOURS, rng)
         origin = dict.fromkeys(near, "mutation") | dict.fromkeys(found, "descent")
         if cancelled() or not origin:
             return []
@@ -327,12 +329,12 @@ class DescentStep:
         if self.options.pick == "thompson":
             with torch.no_grad():
                 drawn = model.values.to_value(model.networks.f_a(Y).double().numpy()) * factor
-            order = _in_turns(drawn[rng.permutation(len(drawn))], MAX_RANKED)
+            order = _in_turns(drawn[rng.permutation(len(drawn))])
         else:
             bound = self.options.kappa if self.options.pick == "bound" else 0.0
-            order = np.argsort(-(mean - bound * sd) * factor, kind="stable")[:MAX_RANKED].tolist()
+            order = np.argsort(-(mean - bound * sd) * factor, kind="stable").tolist()
         spread = np.maximum(np.hypot(sd, model.noise) * factor, error)
-        return [
+        ranked = [
             Choice(
                 texts[place],
                 origin[texts[place]],
@@ -341,6 +343,12 @@ class DescentStep:
             )
             for place in order
         ]
+        return self._by_turns(ranked)[:MAX_RANKED]
+
+    def _by_turns(self, choices: Sequence[Choice]) -> list[Choice]:
+        """Ends of descents and changes of good students, each in their order."""
+        changes = [one.origin == "mutation" for one in choices]
+        return shared_out(choices, changes, self.options.neighbour_share)
 
     def _factor(self, texts: Sequence[str], targets: Targets) -> np.ndarray:
         """R_c of each student where the objective is f, else ones."""
@@ -369,13 +377,27 @@ def _pairs(places: Tensor) -> list[tuple[int, int]]:
     return [(row, place) for row, some in enumerate(places.tolist()) for place in some]
 
 
-def _in_turns(values: np.ndarray, count: int) -> list[int]:
-    """The best of each row in turn, without repetitions: at most `count` columns of [M, B]."""
+def shared_out(order: Sequence[T], is_second: Sequence[bool], share: float) -> list[T]:
+    """Two kinds by turns, so that of any first n `share` are of the second kind, or one less; each kind in its order, all of one where the other ends.
+
+    Args:
+        order: what is shared out, the best first.
+        is_second: the kind of each.
+        share: in [0, 1].
+    """
+    kinds = [
+        [one for one, second in zip(order, is_second, strict=True) if second is kind]
+        for kind in (False, True)
+    ]
+    found: list[T] = []
+    for place in range(1, len(order) + 1):
+        wanted = int(place * share + 1e-9) > int((place - 1) * share + 1e-9)
+        first = kinds[wanted] or kinds[not wanted]
+        found.append(first.pop(0))
+    return found
+
+
+def _in_turns(values: np.ndarray) -> list[int]:
+    """The best of each row in turn, without repetitions: the columns of [M, B]."""
     orders = np.argsort(-values, axis=1, kind="stable")
-    taken: dict[int, None] = {}
-    for place in range(values.shape[1]):
-        for order in orders:
-            taken.setdefault(int(order[place]))
-            if len(taken) == count:
-                return list(taken)
-    return list(taken)
+    return list(dict.fromkeys(orders.T.ravel().tolist()))

@@ -11,7 +11,7 @@ from searchers.algorithm import Observation
 from searchers.embedding_gradient.chains import make_chain_domain
 from searchers.embedding_gradient.domain import EditsDomain
 from searchers.embedding_gradient.fitting import Fitter
-from searchers.embedding_gradient.proposing import DescentStep, past_error
+from searchers.embedding_gradient.proposing import DescentStep, past_error, shared_out
 from searchers.testing import make_chain_space
 from tests.searchers.embedding_gradient.conftest import learned_of, options_of
 
@@ -58,6 +58,23 @@ def test_chains_around_a_chain_are_within_the_budget_and_read_as_their_rows():
             found = text_at(start, place)
             assert space.apply(found).num_params <= space.limits["params"]
             assert (domain.rows([found])[0] == rows[start, place]).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 2 / 3, 1.0])
+def test_two_kinds_are_shared_out_each_in_its_order(share):
+    order = np.random.default_rng(0).permutation(40).tolist()
+    second = [one % 2 == 1 for one in order]
+    found = shared_out(order, second, share)
+    assert sorted(found) == sorted(order)
+    for kind in (0, 1):
+        assert [one for one in found if one % 2 == kind] == [one for one in order if one % 2 == kind]
+    for n in range(1, 21):  # while there are both
+        assert sum(one % 2 for one in found[:n]) == int(n * share + 1e-9)
+
+
+def test_where_one_kind_ends_the_other_goes_on():
+    assert shared_out([3, 2, 1, 0], [True, False, False, False], 0.5) == [2, 3, 1, 0]
+    assert shared_out([1, 0], [True, True], 0.0) == [1, 0]
 
 
 def test_the_error_of_predictions_is_that_of_the_newest_proposals():
