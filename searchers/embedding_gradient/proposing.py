@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -57,8 +57,6 @@ HOP_STEPS = 8
 
 _DRAWING = 1
 
-T = TypeVar("T")
-
 
 @dataclass
 class DescentStep:
@@ -92,7 +90,7 @@ class DescentStep:
                 return []
             new = [choice for choice in judged if choice.text not in snapshot.known]
             if new:
-                return self._by_turns(new)
+                return new
         return []
 
     def _judged(
@@ -333,8 +331,10 @@ class DescentStep:
         else:
             bound = self.options.kappa if self.options.pick == "bound" else 0.0
             order = np.argsort(-(mean - bound * sd) * factor, kind="stable").tolist()
+        changed = [origin[texts[place]] == "mutation" for place in order]
+        order = shared_out(order, changed, self.options.neighbour_share)[:MAX_RANKED]
         spread = np.maximum(np.hypot(sd, model.noise) * factor, error)
-        ranked = [
+        return [
             Choice(
                 texts[place],
                 origin[texts[place]],
@@ -343,12 +343,6 @@ class DescentStep:
             )
             for place in order
         ]
-        return self._by_turns(ranked)[:MAX_RANKED]
-
-    def _by_turns(self, choices: Sequence[Choice]) -> list[Choice]:
-        """Ends of descents and changes of good students, each in their order."""
-        changes = [one.origin == "mutation" for one in choices]
-        return shared_out(choices, changes, self.options.neighbour_share)
 
     def _factor(self, texts: Sequence[str], targets: Targets) -> np.ndarray:
         """R_c of each student where the objective is f, else ones."""
@@ -377,7 +371,7 @@ def _pairs(places: Tensor) -> list[tuple[int, int]]:
     return [(row, place) for row, some in enumerate(places.tolist()) for place in some]
 
 
-def shared_out(order: Sequence[T], is_second: Sequence[bool], share: float) -> list[T]:
+def shared_out(order: Sequence[int], is_second: Sequence[bool], share: float) -> list[int]:
     """Two kinds by turns, so that of any first n `share` are of the second kind, or one less; each kind in its order, all of one where the other ends.
 
     Args:
@@ -389,7 +383,7 @@ def shared_out(order: Sequence[T], is_second: Sequence[bool], share: float) -> l
         [one for one, second in zip(order, is_second, strict=True) if second is kind]
         for kind in (False, True)
     ]
-    found: list[T] = []
+    found: list[int] = []
     for place in range(1, len(order) + 1):
         wanted = int(place * share + 1e-9) > int((place - 1) * share + 1e-9)
         first = kinds[wanted] or kinds[not wanted]

@@ -351,12 +351,13 @@ def test_within_a_budget_means_decide_and_good_students_are_left_by_short_steps(
     assert [one.neighbour_share for one in found] == [0.0, 0.5]
 
 
-def test_within_a_budget_every_other_proposal_changes_a_good_student():
+def test_within_a_budget_descents_and_changes_of_good_students_take_turns():
     limited = make_chain_space((32, 32, 64, 64, 64), budget={"params": 0.3})
-    options = {**OURS, "batch_size": 4}
-    origins = [one.extra["origin"] for one in go_on(start(limited, options), limited, 12)]
-    # the uniform student and three of the warm-up are ahead of them
-    assert origins[4:] == ["descent", "mutation"] * 4
+    algorithm = start(limited, {**OURS, "batch_size": 4})
+    go_on(algorithm, limited, 4)
+    origins = [one.extra["origin"] for one in algorithm_proposals(algorithm, 4)]
+    assert origins == ["descent", "mutation"] * 2
+    assert {one.extra["origin"] for one in go_on(algorithm, limited, 8)} == {"descent", "mutation"}
 
 
 def test_it_is_a_searcher_of_tune(space):
