@@ -67,7 +67,9 @@ def test_two_kinds_are_shared_out_each_in_its_order(share):
     found = shared_out(order, second, share)
     assert sorted(found) == sorted(order)
     for kind in (0, 1):
-        assert [one for one in found if one % 2 == kind] == [one for one in order if one % 2 == kind]
+        assert [one for one in found if one % 2 == kind] == [
+            one for one in order if one % 2 == kind
+        ]
     for n in range(1, 21):  # while there are both
         assert sum(one % 2 for one in found[:n]) == int(n * share + 1e-9)
 
