@@ -1,7 +1,8 @@
 """A step as in the paper (ESNAC, algorithm 1 and its public code), through a faster implementation of the same mathematics.
 
 K fresh kernels; kernel k learns from a random half D_k of the evaluated students and from the teacher, whose value is 0; it proposes the
-student that maximises its own expected improvement. In the first step nothing is evaluated: the kernels are untrained.
+student that maximises its own expected improvement. In the first step nothing is evaluated, and the K students are random, as the paper has
+it (the public code takes the expected improvement of untrained kernels, which is largest far from the teacher).
 
 Notation
     D_k     each evaluated student with probability 1/2, and the teacher with y = 0
@@ -75,7 +76,10 @@ class FaithfulStep:
             def choose(k: int) -> Choice | None:
                 rng = np.random.default_rng([*snapshot.seed, _DRAWING, k])
                 with torch.no_grad():  # of this thread
-                    return None if cancelled() else self._best_of(kernels[k], rng)
+                    if cancelled():
+                        return None
+                    chosen = self._best_of(kernels[k], rng) if snapshot.full else self._random(rng)
+                    return self._choice(kernels[k], chosen)
 
             with kernel_threads(self.num_threads) as pool:
                 return [one for one in pool.map(choose, range(len(kernels))) if one is not None]
@@ -114,7 +118,10 @@ class FaithfulStep:
         fit_all(learnable, self.fitting, num_threads=self.num_threads, cancelled=cancelled)
         return [kernel.eval() for kernel in made]
 
-    def _best_of(self, kernel: LearnedKernelGP, rng: np.random.Generator) -> Choice:
+    def _random(self, rng: np.random.Generator) -> Edits:
+        return self.space.sample(1, rng)[0]
+
+    def _best_of(self, kernel: LearnedKernelGP, rng: np.random.Generator) -> Edits:
         """The student that maximises the kernel's expected improvement."""
         best_f = float(kernel.train_targets.max())
 
@@ -124,11 +131,12 @@ class FaithfulStep:
 
         if self.acquisition == "random":
             candidates = self.space.sample(self.num_candidates, rng)
-            best = candidates[int(np.argmax(score(candidates)))]
-        else:
-            best = evolve(self.space, score, self.num_candidates, rng)
-        mean, deviation = self._predict(kernel, self.space.batch([best]))
-        return Choice(best, float(mean[0]), float(deviation[0]))
+            return candidates[int(np.argmax(score(candidates)))]
+        return evolve(self.space, score, self.num_candidates, rng)
+
+    def _choice(self, kernel: LearnedKernelGP, chosen: Edits) -> Choice:
+        mean, deviation = self._predict(kernel, self.space.batch([chosen]))
+        return Choice(chosen, float(mean[0]), float(deviation[0]))
 
     def _predict(self, kernel: LearnedKernelGP, batch: EditsBatch) -> tuple[Tensor, Tensor]:
         """Mean and deviation of a noisy value: [n], [n]."""
