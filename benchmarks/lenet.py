@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--lambdas", type=float, nargs="+", required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--loss", choices=("ce", "kd"), default="ce")
     parser.add_argument("--interval", type=int, default=2)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
@@ -116,7 +117,7 @@ def main() -> None:
         loss=arguments.loss,
         weight_decay=arguments.weight_decay,
     )
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         problem = _problem(arguments.teacher, arguments.data, seed)
         for lam in arguments.lambdas:
             key = (arguments.teacher, lam, seed, arguments.loss, settings.epochs, arguments.params)
