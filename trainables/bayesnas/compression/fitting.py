@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,10 @@ CLOSE = 1.05
 """Within this factor of the limits the last cut is made; farther away, half of the way (by factors) is gone, and prices are taken anew."""
 FILLING = 64
 """So many of the units that were taken last may come back where they fit."""
+MAX_CUTS = 4
+"""So many cuts are compared."""
+FILLED = 0.99
+"""A cut that leaves so much of a limit in use is good enough."""
 
 Limits = Mapping[str, float]
 
@@ -96,27 +100,47 @@ class Fitter:
             metric: limit if close else max(limit, math.sqrt(limit * self.cost(metric, structure)))
             for metric, limit in limits.items()
         }
+        return self._cut_to(structure, order, goal, worth)
+
+    def _cut_to(
+        self, structure: Structure, order: Sequence[Unit], goal: Limits, worth: np.ndarray
+    ) -> Structure:
+        """The cut of the least loss among some that meet a goal.
+
+        The unit that carries the first one there may be far larger than what is still too much. So another one spares it and whatever is as large, and so on.
+        """
 
         def without(gone: Sequence[Unit]) -> Structure:
             left = structure.living.copy()
             if gone:
                 left[np.concatenate([unit.groups for unit in gone])] = False
-            return builder.settle(left, worth)
+            return self._builder.settle(left, worth)
 
-        fewest, most = 1, len(order)
-        while fewest < most:
-            middle = (fewest + most) // 2
-            if self.fits(without(order[:middle]), goal):
-                most = middle
-            else:
-                fewest = middle + 1
-        gone = list(order[:fewest])
-        # widths have grids, and a last step may be a large one: what still fits comes back
-        for unit in gone[: -FILLING - 1 : -1] if close else ():
-            others = [one for one in gone if one is not unit]
-            if self.fits(without(others), limits):
-                gone = others
-        return without(gone)
+        def fits(gone: Sequence[Unit]) -> bool:
+            return self.fits(without(gone), goal)
+
+        best, least = structure, math.inf
+        for _ in range(MAX_CUTS):
+            gone = _fewest(order, fits)
+            if not gone or (least < math.inf and not fits(gone)):
+                break
+            if self._is_filled(without(gone), goal):
+                return without(gone) if sum(unit.loss for unit in gone) < least else best
+            carrying, before = gone[-1], gone[:-1]
+            for unit in gone[: -FILLING - 1 : -1]:
+                others = [one for one in gone if one is not unit]
+                if fits(others):
+                    gone = others
+            if (loss := sum(unit.loss for unit in gone)) < least:
+                best, least = without(gone), loss
+            smaller = [unit for unit in order[len(before) :] if unit.saved < carrying.saved]
+            order = [*before, *smaller]
+        return best
+
+    def _is_filled(self, structure: Structure, limits: Limits) -> bool:
+        return any(
+            self.cost(metric, structure) >= FILLED * limit for metric, limit in limits.items()
+        )
 
     def _find_weight_costs(self) -> dict[str, float]:
         """Layer -> what one weight takes of the tightest limit: a parameter, or as many MACs as its filter has places."""
@@ -131,3 +155,15 @@ class Fitter:
                 for metric in (self._limits or ("params",))
             )
         return found
+
+
+def _fewest(order: Sequence[Unit], fits: Callable[[Sequence[Unit]], bool]) -> list[Unit]:
+    """As few of the first units as fit, by bisection; all of them where they do not."""
+    fewest, most = 1, len(order)
+    while fewest < most:
+        middle = (fewest + most) // 2
+        if fits(order[:middle]):
+            most = middle
+        else:
+            fewest = middle + 1
+    return list(order[:most])

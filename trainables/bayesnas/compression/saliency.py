@@ -25,11 +25,18 @@ class Unit:
 
     Attributes:
         groups: [n] the groups of weights that die with it.
-        price: the loss for what it saves; the least goes first.
+        loss: what losing it would cost.
+        saved: what it takes of the budget now, > 0.
     """
 
     groups: np.ndarray
-    price: float
+    loss: float
+    saved: float
+
+    @property
+    def price(self) -> float:
+        """The loss for what it saves; the least goes first."""
+        return self.loss / max(self.saved, 1e-30)
 
 
 def quadratic_loss(
@@ -115,10 +122,9 @@ def units(
         loss = loss * together.channels
     made_by = groups.filter_group
     able = structure.kept & (cost > 0) & (made_by != NO_GROUP)
-    price = loss / np.maximum(cost, 1e-30)
     # named by the group that creates a channel: what dies with it follows
     found = [
-        Unit(made_by[channel : channel + 1], float(price[channel]))
+        Unit(made_by[channel : channel + 1], float(loss[channel]), float(cost[channel]))
         for channel in np.flatnonzero(able).tolist()
     ]
     return sorted([*found, *inputs], key=lambda unit: unit.price)
@@ -168,6 +174,6 @@ def _columns(
     if not kinds or cost <= 0:
         return []
     return [
-        Unit(np.concatenate([ids[place] for ids in kinds]), float(losses[place] / cost))
+        Unit(np.concatenate([ids[place] for ids in kinds]), float(losses[place]), cost)
         for place in np.flatnonzero(there & spread)
     ]
