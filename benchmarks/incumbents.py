@@ -6,10 +6,11 @@
     python -m benchmarks.incumbents digits_conv5 --budget 0.05 --seeds 5 --methods embedding_gradient random evolution --against embedding_gradient
     python -m benchmarks.incumbents fashion_vgg11 --budget 0.03 --data FOLDER # see benchmarks/problems.py
     python -m benchmarks.incumbents digits_resnet14 --table --seeds 50        # replayed on benchmarks/tables/PROBLEM.parquet
+    python -m benchmarks.incumbents digits_resnet14 --table --asha --methods gp gp:use_stopped=false --against gp
 
 The best value that a search saw is partly luck. So the student that looks best after each mark is trained three more times, with seeds
 that no search used (on a table with sixteen), and the mean of these values is reported. One process, one student at a time, the default recipe of a trial, nobody
-stops early; the first students (`search.first`) are left out, so that only the searches differ. `esnac` is multi_kernel_bo with
+stops early but with `--asha`; the first students (`search.first`) are left out, so that only the searches differ. `esnac` is multi_kernel_bo with
 `faithful: true`, `embedding_gradient:pick=bound,num_local=0` is a method with options, `transfer` begins with the kernels of the run that `--source` names. Finished searches are lines of `results/incumbents.jsonl`; the script goes on where it was.
 """
 
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 import yaml
 
-from benchmarks.judges import Judge, TableJudge, TrainingJudge
+from benchmarks.judges import Judge, StoppingJudge, TableJudge, TrainingJudge
 from benchmarks.problems import problem_names
 from benchmarks.tabular import TABLES
 from raysearch.architecture import SearchSpace
@@ -80,7 +81,8 @@ def search(judge: Judge, algorithm: Algorithm, seed: int, count: int) -> dict[st
             duplicates += 1
             continue
         observation = judge.observe(proposal.architecture, seed)
-        students[key] = proposal.architecture, observation.value or 0.0
+        is_full = observation.status == "full"
+        students[key] = proposal.architecture, (observation.value or 0.0) if is_full else 0.0
         start = time.process_time()
         algorithm.tell(observation)
         while is_busy(algorithm):  # no training runs beside the proposing here
@@ -108,6 +110,8 @@ def make_judge(options: argparse.Namespace) -> Judge:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the searches that are not in the file yet."""
+    if options.asha and not options.table:
+        raise SystemExit("--asha needs --table: a training does not tell its curve here")
     judge = make_judge(options)
     done = {_cell(row) for row in _read(options.out)}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
@@ -119,11 +123,12 @@ def run(options: argparse.Namespace) -> None:
                 "method": method,
                 "seed": seed,
                 "evaluations": options.evaluations,
-            }
+            } | ({"asha": True} if options.asha else {})
             if _cell(cell) in done:
                 continue
             algorithm = make(method, judge.space, seed, options.source)
-            row = cell | search(judge, algorithm, seed, options.evaluations)
+            teller = StoppingJudge(judge) if options.asha else judge
+            row = cell | search(teller, algorithm, seed, options.evaluations)
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(
@@ -186,12 +191,14 @@ def against(rows: Iterable[Mapping[str, Any]], reference: str) -> str:
 
 
 def _problem(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["problem"], row.get("replayed", False), row["budget"], row["evaluations"]
+    asha = row.get("asha", False)
+    return row["problem"], row.get("replayed", False), row["budget"], row["evaluations"], asha
 
 
 def _title(row: Mapping[str, Any]) -> str:
     """The first two columns."""
     name = f"{row['problem']} (table)" if row.get("replayed") else row["problem"]
+    name += ", stopped early" if row.get("asha") else ""
     return f"{name} | {'none' if row['budget'] is None else format(row['budget'], '.0%')}"
 
 
@@ -218,6 +225,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, help="folder with fashion_mnist/ and cifar10/")
     parser.add_argument("--table", action="store_true", help="replay the problem's table")
+    parser.add_argument("--asha", action="store_true", help="stop weak students, on a table")
     parser.add_argument(
         "--against", default="multi_kernel_bo", help="whom the others are tested against"
     )

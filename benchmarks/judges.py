@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Protocol
 
 import numpy as np
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers.async_hyperband import _Bracket
 
 from benchmarks.make_tables import Bench, make_bench, train_row
 from benchmarks.problems import problem_config
@@ -14,6 +17,7 @@ from benchmarks.tabular import observe
 from raysearch import prepare
 from raysearch.architecture import SearchSpace
 from raysearch.objective import REWARDS, Measurement, ObjectiveName
+from raysearch.schedules import asha_rungs
 from raysearch.tables import Judge as Rewards
 from raysearch.tables import Table
 from raysearch.teaching import teach
@@ -122,3 +126,37 @@ class TableJudge:
 
 def _limits(budget: float | None) -> dict[str, float] | None:
     return None if budget is None else {"params": budget}
+
+
+class StoppingJudge:
+    """A judge whose weak students are stopped early, by the successive halving of a default run; one for each search.
+
+    Args:
+        judge: knows whole trainings, with curves.
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge, self.space, self.num_epochs = judge, judge.space, 0
+        self._bracket: _Bracket | None = None
+
+    def observe(self, edits: str, seed: int) -> Observation:
+        """The whole training, or what there is of it where it is stopped."""
+        whole = self.judge.observe(edits, seed)
+        if whole.status != "full":
+            return whole
+        count = len(whole.curve)
+        if self._bracket is None:
+            rungs = asha_rungs(count)
+            self._bracket = _Bracket(rungs["grace_period"], count, rungs["reduction_factor"], 0)
+        trial = SimpleNamespace(trial_id=f"{seed}-{edits}")
+        for epoch, value in enumerate(whole.curve[:-1], start=1):
+            self.num_epochs += 1
+            if self._bracket.on_result(trial, epoch, value) != TrialScheduler.CONTINUE:
+                curve = whole.curve[:epoch]
+                return Observation(edits, value, epoch / count, "stopped", curve, whole.metrics)
+        self.num_epochs += 1
+        return whole
+
+    def mean(self, edits: str) -> float:
+        """As of whole trainings."""
+        return self.judge.mean(edits)

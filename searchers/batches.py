@@ -41,12 +41,14 @@ class Snapshot:
         pending: texts of the outstanding students.
         known: texts of all students that were proposed or told.
         seed: of everything random in the step; its first number is the search's.
+        stopped: the outcomes of trainings that were stopped early, in the order of telling.
     """
 
     full: tuple[Observation, ...]
     pending: tuple[str, ...]
     known: frozenset[str]
     seed: tuple[int, ...]
+    stopped: tuple[Observation, ...] = ()
 
 
 @dataclass
@@ -173,6 +175,7 @@ class BatchedAlgorithm(Generic[C]):
             pending=tuple(pending),
             known=frozenset([*pending, *(one.architecture for one in outcomes)]),
             seed=(self._seed, *key),
+            stopped=tuple(one for one in outcomes if one.status == "stopped"),
         )
 
     def _newest(self) -> Snapshot | None:

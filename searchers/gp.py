@@ -19,8 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from searchers.algorithm import Observation, Proposal, check_int, check_num_edits, check_share
+from searchers.algorithm import (
+    Observation,
+    Proposal,
+    check_bool,
+    check_int,
+    check_num_edits,
+    check_share,
+)
 from searchers.candidates import CandidatePool, scaled_variations
+from searchers.fidelity import estimated_ends
 from searchers.insight import Insight, InsightFailed, principal_map, shown_share
 from searchers.ledger import Ledger, check_version, fresh_draws
 from searchers.targets import Targets, check_composite
@@ -39,9 +47,8 @@ class GPAlgorithm:
     """Gaussian process and log expected improvement.
 
     Under a budget the first student is the uniformly scaled teacher, and the next ones are variations of it; without one they are
-    random. Only full observations enter the model;
-    early-stopped ones are not comparable with them and are only never proposed again. Outstanding students count at their
-    predicted value. While there are fewer than two full observations, proposals are random.
+    random. Students that were stopped early enter the model (`use_stopped`) at what they would have come to (`searchers.fidelity`). Outstanding students count
+    at their predicted value. While there are fewer than two full observations, proposals are random.
 
     Args:
         space: where the students come from.
@@ -53,6 +60,7 @@ class GPAlgorithm:
         num_edits: the fewest and the most edits of one mutation.
         composite: model the accuracy ratio and use the exact compression; None: where the space has no budget and the observed
             values are f of the observed metrics.
+        use_stopped: learn from students that were stopped early, too.
 
     Attributes:
         num_fallbacks: proposals that are random because the model failed numerically.
@@ -69,6 +77,7 @@ class GPAlgorithm:
         num_parents: int = 10,
         num_edits: tuple[int, int] | list[int] = (1, 4),
         composite: bool | None = None,
+        use_stopped: bool = True,
     ) -> None:
         self.space = space
         self.num_initial = check_int("search.options.num_initial", num_initial, 1)
@@ -80,6 +89,7 @@ class GPAlgorithm:
             check_num_edits(num_edits),
         )
         self.composite = check_composite(composite)
+        self.use_stopped = check_bool("search.options.use_stopped", use_stopped)
         self.num_fallbacks = 0
         self._ledger = Ledger(space)
         self._rng = np.random.default_rng(seed)
@@ -165,16 +175,17 @@ class GPAlgorithm:
         )
 
     def _model(
-        self, full: Sequence[Observation]
+        self, full: Sequence[Observation], stopped: Sequence[Observation] = ()
     ) -> tuple[EditsBatch, np.ndarray, Targets, Surrogate]:
         """The evaluated students, their features [n, D], what is modelled, and the model of it."""
         from searchers.surrogate import Surrogate
 
-        evaluated = self.space.batch(observation.architecture for observation in full)
         targets = Targets.of(self.space, full, self.composite)
+        estimated, ends = estimated_ends(self.space, targets, full, stopped)
+        evaluated = self.space.batch(one.architecture for one in (*full, *estimated))
         x = self.space.features(evaluated)  # [n, D]
-        surrogate = Surrogate(x, targets.values(full), self.space.feature_blocks.values())
-        return evaluated, x, targets, surrogate
+        y = np.concatenate([targets.values(full), ends])
+        return evaluated, x, targets, Surrogate(x, y, self.space.feature_blocks.values())
 
     def _best_candidate(
         self, full: Sequence[Observation]
@@ -186,7 +197,9 @@ class GPAlgorithm:
         from searchers.surrogate import one_thread
 
         with one_thread():
-            evaluated, x, targets, surrogate = self._model(full)
+            evaluated, x, targets, surrogate = self._model(
+                full, self._ledger.stopped if self.use_stopped else ()
+            )
             predicted = surrogate.predict(x)[0] * targets.factor(evaluated)  # [n]
             candidates = self._pool.draw(evaluated, predicted, self._rng)
             self._believe_pending(surrogate)

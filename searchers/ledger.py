@@ -114,6 +114,11 @@ class Ledger:
         """The outcomes of full trainings, in the order of first telling."""
         return [observation for observation in self.told.values() if observation.status == "full"]
 
+    @property
+    def stopped(self) -> list[Observation]:
+        """The outcomes of trainings that were stopped early, in the order of first telling."""
+        return [one for one in self.told.values() if one.status == "stopped"]
+
     def is_new(self, edits: Edits | str) -> bool:
         """Neither pending nor told."""
         identity = self.identify(str(edits))

@@ -52,7 +52,8 @@ TRANSFER = (2**31, 0)
 class MultiKernelBOAlgorithm(BatchedAlgorithm[Choice]):
     """Bayesian optimisation with several learned kernels.
 
-    Only full observations enter the models. Early-stopped ones are not comparable with them and are only never proposed again.
+    Only full observations enter the learned kernels and the paper's form. Students that were stopped early enter our process on features at what
+    they would have come to (`searchers.fidelity`).
 
     Args:
         space: where the students come from.
@@ -68,6 +69,7 @@ class MultiKernelBOAlgorithm(BatchedAlgorithm[Choice]):
         batch_size: ours: students of a step, while no result comes.
         refit_every: ours: full observations between two fits of the networks.
         composite: ours: as in `searchers.targets`.
+        use_stopped: ours: learn from students that were stopped early, too.
         warm_start: the folder of another run, of any teacher: the first K students are those that kernels learned from its search choose
             (section 4.3 of the paper); ours then goes on without random ones.
         transfer_only: nothing more is proposed (the paper's zero-shot form).
@@ -95,6 +97,7 @@ class MultiKernelBOAlgorithm(BatchedAlgorithm[Choice]):
         batch_size: int = 4,
         refit_every: int = 8,
         composite: bool | None = None,
+        use_stopped: bool = True,
         warm_start: str | None = None,
         transfer_only: bool = False,
         num_threads: int = 2,
@@ -115,6 +118,7 @@ class MultiKernelBOAlgorithm(BatchedAlgorithm[Choice]):
             batch_size=check_int("search.options.batch_size", batch_size, 1),
             refit_every=check_int("search.options.refit_every", refit_every, 1),
             composite=check_composite(composite),
+            use_stopped=check_bool("search.options.use_stopped", use_stopped),
             num_threads=check_int("search.options.num_threads", num_threads, 1),
             device=check_choice("search.options.device", device, DEVICES),
         )

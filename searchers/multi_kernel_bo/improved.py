@@ -20,6 +20,7 @@ from searchers.ahead import Cancelled
 from searchers.algorithm import Observation
 from searchers.batches import Snapshot
 from searchers.candidates import CandidatePool
+from searchers.fidelity import estimated_ends
 from searchers.insight import Insight, principal_map, shown_share
 from searchers.multi_kernel_bo.acquisition import log_expected_improvement
 from searchers.multi_kernel_bo.ensemble import AveragedModel, FeatureGP
@@ -56,6 +57,7 @@ class ImprovedStep:
         members: of the learned kernels.
         fitting: of their networks.
         composite: as in `Targets.of`.
+        use_stopped: whether the process on features learns from stopped students.
         batch_size: students of a step.
         refit_every: full observations between two fits of the networks; the processes take in every observation at once.
         max_observations: the newest that the process on features sees.
@@ -68,6 +70,7 @@ class ImprovedStep:
     members: MemberOptions
     fitting: FitOptions
     composite: bool | None = None
+    use_stopped: bool = True
     batch_size: int = 4
     refit_every: int = 8
     max_observations: int = 500
@@ -81,7 +84,8 @@ class ImprovedStep:
     def _choose(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
         rng = np.random.default_rng([*snapshot.seed, _DRAWING])
         targets = Targets.of(self.space, snapshot.full, self.composite)
-        model = self.model(snapshot.full, targets, snapshot.seed[:1], cancelled)
+        stopped = snapshot.stopped if self.use_stopped else ()
+        model = self.model(snapshot.full, targets, snapshot.seed[:1], cancelled, stopped=stopped)
         evaluated = self.space.batch(one.architecture for one in snapshot.full)
         seen = self._predict(model, evaluated, targets)
         best_f = float(seen.f.max())
@@ -127,6 +131,8 @@ class ImprovedStep:
         targets: Targets,
         seed: tuple[int, ...],
         cancelled: Cancelled = lambda: False,
+        *,
+        stopped: Sequence[Observation] = (),
     ) -> AveragedModel:
         """The model of the given observations.
 
@@ -135,14 +141,18 @@ class ImprovedStep:
             targets: what is modelled.
             seed: of the search.
             cancelled: see `searchers.ahead`.
+            stopped: of trainings that were stopped early; the process on features sees what they would have come to (`searchers.fidelity`).
 
         Raises:
             one of `searchers.surrogate.NUMERICAL_ERRORS`.
         """
         y = targets.values(full)
         newest = full[-self.max_observations :]
-        X = self.inputs(self.space.batch(one.architecture for one in newest))
-        Y = torch.as_tensor(y[-len(newest) :], dtype=torch.float64)[:, None]
+        estimated, ends = estimated_ends(
+            self.space, targets, newest, stopped[-self.max_observations :]
+        )
+        X = self.inputs(self.space.batch(one.architecture for one in (*newest, *estimated)))
+        Y = torch.as_tensor(np.concatenate([y[-len(newest) :], ends]))[:, None]
         with torch.enable_grad():
             features = FeatureGP(X, Y, list(self.space.feature_blocks.values()))
             embeddings = self._embeddings(full, y, seed, cancelled)

@@ -24,6 +24,7 @@ class StepOptions:
     batch_size: int
     refit_every: int
     composite: bool | None
+    use_stopped: bool
     num_threads: int
     device: str
 

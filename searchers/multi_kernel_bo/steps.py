@@ -56,6 +56,7 @@ def make_step(space: SearchSpace, options: StepOptions) -> Step:
         _members(options),
         _fitting(options),
         composite=options.composite,
+        use_stopped=options.use_stopped,
         batch_size=options.batch_size,
         refit_every=options.refit_every,
         num_threads=options.num_threads,

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from benchmarks.incumbents import Judge, _read, make, search, table
+from benchmarks.judges import StoppingJudge
 from searchers.algorithm import Observation
 from searchers.evolution import EvolutionAlgorithm
 from searchers.testing import make_chain_space
@@ -37,6 +38,20 @@ def test_the_incumbent_is_the_one_that_looked_best_judged_without_its_luck(metho
         seen = max(row["values"][: int(mark)])
         assert seen - 2 <= value <= seen
         assert value == row["sizes"][mark]
+
+
+def test_weak_students_are_stopped_at_half_of_their_epochs_and_are_never_incumbents():
+    """Each is better than the one before but the last, which is the worst of all."""
+
+    def observe(edits: str, seed: int) -> Observation:
+        value = float(edits)
+        return Observation(edits, value, 1.0, "full", (value - 3, value - 2, value - 1, value))
+
+    judge = StoppingJudge(cast(Judge, SimpleNamespace(space=None, observe=observe)))
+    found = [judge.observe(str(value), 0) for value in (1, 2, 3, 4, 0)]
+    assert [one.status for one in found] == ["full"] * 4 + ["stopped"]
+    assert (found[-1].curve, found[-1].value, found[-1].fidelity) == ((-3.0, -2.0), -2.0, 0.5)
+    assert judge.num_epochs == 4 * 4 + 2
 
 
 def test_a_method_may_be_given_with_options():

@@ -76,7 +76,9 @@ def test_outstanding_students_fill_the_initial_phase_and_then_wait_for_two_resul
     assert algorithm.ask().extra["origin"] == "model"
 
 
-def test_values_of_stopped_and_failed_students_do_not_enter_the_model(toy_space, texts, accuracy):
+def test_stopped_students_without_a_curve_and_failed_ones_do_not_enter_the_model(
+    toy_space, texts, accuracy
+):
     proposals = []
     for low in (0.0, 0.9):
         algorithm = GPAlgorithm(toy_space, seed=1, num_initial=2, num_candidates=64)

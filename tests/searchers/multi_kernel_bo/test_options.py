@@ -25,6 +25,7 @@ from tests.searchers.multi_kernel_bo.conftest import FAITHFUL, OURS, batch_of, g
         ("batch_size", 2.5),
         ("refit_every", 0),
         ("composite", "f"),
+        ("use_stopped", 1),
         ("transfer_only", 1),
         ("num_threads", True),
         ("device", "tpu"),
