@@ -59,8 +59,7 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         refit_every: ours: full observations between two fits.
         batch_size: ours: students of a step, while no result comes.
         num_starts: ours: descents begin at the teacher, at the best evaluated students and at some random ones, so many in all.
-        num_local: ours: short descents from the best students, which are read by the encoder (`proposing.py`); None: 48 within a budget,
-            else none.
+        num_local: ours: short descents from the best students, which are read by the encoder (`proposing.py`).
         num_parents: ours: how many students these begin with.
         num_hops: ours: how often these go on from the student that they have reached.
         descent_steps: ours: steps of Adam, 200 at most.
@@ -71,9 +70,8 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         trust: ours: "cloud" pulls descents back to where known architectures lie, "encode" returns to the embedding of the nearest student
             every few steps, "both", "none".
         neighbour_share: ours: the share of the proposals that are changes of the best students, judged like the ends of descents, by turns with
-            these; None: half of them within a budget, else none.
-        pick: ours: students are proposed by their mean prediction, by the lower ("bound"), or by one regressor each ("thompson"); None: so within a
-            budget, else by the bound.
+            these.
+        pick: ours: students are proposed by their mean prediction, by the lower bound ("bound"), or by one regressor each ("thompson").
         composite: ours: as in `searchers.targets`.
 
     Attributes:
@@ -108,7 +106,7 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         refit_every: int = 4,
         batch_size: int = 4,
         num_starts: int = 12,
-        num_local: int | None = None,
+        num_local: int = 48,
         num_parents: int = 5,
         num_hops: int = 1,
         descent_steps: int = 60,
@@ -117,8 +115,8 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         a_0: float = 1.0,
         p_0: float | None = None,
         trust: str = "both",
-        neighbour_share: float | None = None,
-        pick: str | None = None,
+        neighbour_share: float = 0.5,
+        pick: str = "mean",
         composite: bool | None = None,
     ) -> None:
         super().__init__(space, seed)

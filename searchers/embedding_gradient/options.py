@@ -104,7 +104,6 @@ def check_options(space: SearchSpace, given: Mapping[str, Any]) -> tuple[int, St
     one = _Checked(given)
     faithful = one.flag("faithful")
     own = PAPER if faithful else OURS
-    within = WITHIN if space.limits else FREE
     chains = faithful if given["chains"] is None else one.flag("chains")
     size = one.word("size", SIZES)
     if size == "latency" and "latency_ms" not in space.limits:
@@ -126,7 +125,7 @@ def check_options(space: SearchSpace, given: Mapping[str, Any]) -> tuple[int, St
         refit_every=one.count("refit_every", 1),
         batch_size=one.count("batch_size", 1),
         num_starts=one.count("num_starts", 2),
-        num_local=one.count("num_local", 0, within),
+        num_local=one.count("num_local", 0),
         num_parents=one.count("num_parents", 1),
         num_hops=one.count("num_hops", 1),
         descent_steps=one.count("descent_steps", 1, most=MAX_DESCENT),
@@ -136,8 +135,8 @@ def check_options(space: SearchSpace, given: Mapping[str, Any]) -> tuple[int, St
         p_0=None if given["p_0"] is None else one.number("p_0"),
         centred=one.flag("centred"),
         trust=one.word("trust", TRUSTS),
-        neighbour_share=one.share("neighbour_share", within),
-        pick=one.word("pick", PICKS, within),
+        neighbour_share=one.share("neighbour_share"),
+        pick=one.word("pick", PICKS),
         composite=check_composite(given["composite"]),
         sampler=one.word("sampler", SAMPLERS, own),
     )
@@ -151,9 +150,6 @@ OURS: Mapping[str, Any] = {
     "num_initial": 16, "channels": 16, "num_regressors": 8, "fit_steps": 50, "sampler": "restricted",
 }  # fmt: skip
 """What None stands for in each mode."""
-WITHIN: Mapping[str, Any] = {"num_local": 48, "neighbour_share": 0.5, "pick": "mean"}
-FREE: Mapping[str, Any] = {"num_local": 0, "neighbour_share": 0.0, "pick": "bound"}
-"""What None stands for within a budget and without one."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +172,8 @@ class _Checked:
             raise ConfigError(f"search.options.{name} must be at most {most}, got {value}")
         return value
 
-    def share(self, name: str, own: Mapping[str, Any]) -> float:
-        return check_share(f"search.options.{name}", self._value(name, own))
+    def share(self, name: str) -> float:
+        return check_share(f"search.options.{name}", self.given[name])
 
     def number(self, name: str, least: float = -math.inf) -> float:
         return _number(name, self.given[name], least)
