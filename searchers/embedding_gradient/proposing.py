@@ -2,9 +2,8 @@
 
 Far descents start at the teacher, the best evaluated students and random ones, each with several lambda, and are read by the decoder.
 Near ones start at the best students, each believes one regressor, and they are read by the encoder (`near`). A point of a path
-is a promise of the regressors at a place where no architecture need be; what counts is its nearest legal student, encoded again. The
-regressors choose by turns, each its own favourite ("thompson"), so that the students of a step are not all alike. By turns with ends of descents
-go random changes of good students, judged in the same way: descents lead to where the regressors err on the high side, too.
+is a promise of the regressors at a place where no architecture need be; what counts is its nearest legal student, encoded again. By turns
+with ends of descents go random changes of good students, judged in the same way: descents lead to where the regressors err on the high side, too.
 """
 
 from __future__ import annotations

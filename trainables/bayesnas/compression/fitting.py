@@ -127,6 +127,7 @@ class Fitter:
             if self._is_filled(without(gone), goal):
                 return without(gone) if sum(unit.loss for unit in gone) < least else best
             carrying, before = gone[-1], gone[:-1]
+            # widths have grids, and a last step may be a large one: what still fits comes back
             for unit in gone[: -FILLING - 1 : -1]:
                 others = [one for one in gone if one is not unit]
                 if fits(others):
