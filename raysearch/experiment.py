@@ -254,7 +254,11 @@ class Experiment:
             text="search, baselines and full trainings",
             done=pipeline.num_finished,
         )
-        self._watcher.counts = lambda: (pipeline.num_finished, pipeline.num_total)
+        self._watcher.counts = lambda: (
+            pipeline.num_finished,
+            pipeline.num_total,
+            pipeline.epochs_left,
+        )
 
     def _remember(self, plan: Plan) -> None:
         """After each proposal and each result: notes what a killed run needs, and forgets weights that nothing can ask for."""

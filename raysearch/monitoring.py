@@ -15,7 +15,7 @@ class ProgressCallback(Callback):
 
     Attributes:
         slots: trials at once.
-        counts: gives what is done, and how much there will be in all; asked after each of Tune's steps in which a trial began or ended, because
+        counts: gives what is done, how much there will be in all, and the epochs of what is left; asked after each of Tune's steps in which a trial began or ended, because
             trials alone do not tell: a result may serve two stages, and a method may run out of students.
         workers: (node, process) of the actors.
         training_s: wall time that all slots together would have needed for the trials' steps, were none ever idle.
@@ -25,7 +25,7 @@ class ProgressCallback(Callback):
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self.slots = 1
-        self.counts: Callable[[], tuple[int, int]] | None = None
+        self.counts: Callable[[], tuple[int, int, float]] | None = None
         self._is_counted = True
         self.workers: set[tuple[str, int]] = set()
         self.training_s = 0.0
@@ -41,12 +41,15 @@ class ProgressCallback(Callback):
         self.workers.add((result.get("node_ip", ""), result.get("pid", 0)))
         self.training_s += result.get("time_this_iter_s", 0.0) / self.slots
         self.peak_worker_bytes = max(self.peak_worker_bytes, result.get("peak_memory_bytes", 0))
+        done = result["epochs_done"]
+        repeats = result.get("epochs_trained", done) // max(1, done)  # initialisations of a student
         self._progress.trial_result(
             trial.trial_id,
-            result["epochs_done"],
-            result["epochs_target"],
+            done * repeats,
+            result["epochs_target"] * repeats,
             result["reward"],
             result["accuracy"],
+            step=trial.config.get("epochs_per_step", 1) * repeats,
         )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

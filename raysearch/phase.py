@@ -33,6 +33,46 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
+class Training:
+    """How far a running trial is."""
+
+    epoch: int = 0
+    epochs: int = 1
+
+    @property
+    def share(self) -> float:
+        """Of its epochs."""
+        return min(1.0, self.epoch / max(1, self.epochs))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast epochs are trained in this session.
+
+    Attributes:
+        since: when the first report came; before it workers were started, which says nothing of what follows.
+        epochs: trained since then, by all slots together.
+        left: that the trials to come and the running ones will train, running ones counted whole; None: nobody told.
+    """
+
+    since: float | None = None
+    epochs: int = 0
+    left: float | None = None
+
+    def after(self, epochs: int, now: float) -> Pace:
+        """After a report of so many more epochs."""
+        if self.since is None:
+            return replace(self, since=now)
+        return replace(self, epochs=self.epochs + epochs)
+
+    def left_s(self, running: int, now: float) -> float | None:
+        """The seconds until its end, `running` epochs of what is left being trained already; None if nothing can be said yet."""
+        if self.since is None or self.left is None or not self.epochs:
+            return None
+        return max(0.0, self.left - running) * (now - self.since) / self.epochs
+
+
+@dataclass(frozen=True)
 class Phase:
     """Where a phase stands.
 
@@ -41,7 +81,8 @@ class Phase:
         done: steps done; `inherited` of them before this session.
         start: when it began, on the display's clock.
         info: what the last `advance` said.
-        running: trial -> the share of its epochs that is done.
+        running: trial -> how far it is.
+        pace: of its trials' epochs, which tells the time left better than the number of trials, since a full training is many short ones.
         best: the best trial that ran to its end.
         rewards: of the finished trials, in order.
         failed: trials that ended without a result.
@@ -54,7 +95,8 @@ class Phase:
     inherited: int = 0
     start: float = 0.0
     info: str = ""
-    running: Mapping[str, float] = field(default_factory=dict)
+    running: Mapping[str, Training] = field(default_factory=dict)
+    pace: Pace = Pace()
     best: TrialResult | None = None
     rewards: tuple[float, ...] = ()
     failed: int = 0
@@ -64,10 +106,12 @@ class Phase:
         """The share done, running trials counted in part; None without a total."""
         if not self.total:
             return None
-        return min(1.0, (self.done + sum(self.running.values())) / self.total)
+        return min(1.0, (self.done + sum(one.share for one in self.running.values())) / self.total)
 
     def left_s(self, now: float) -> float | None:
         """The seconds until its end at the pace so far, None if nothing can be said yet."""
+        if self.pace.left is not None:
+            return self.pace.left_s(sum(one.epoch for one in self.running.values()), now)
         fraction, elapsed = self.fraction, now - self.start
         if fraction is None or not self.total or elapsed < SETTLED_S:
             return None
@@ -78,19 +122,22 @@ class Phase:
         """After `steps` more."""
         return replace(self, done=self.done + steps, info=info or self.info)
 
-    def counted(self, done: int, total: int) -> Phase:
+    def counted(self, done: int, total: int, epochs_left: float | None = None) -> Phase:
         """With other counts."""
-        return replace(self, done=done, total=total)
+        return replace(self, done=done, total=total, pace=replace(self.pace, left=epochs_left))
 
-    def with_running(self, trial_id: str, share: float) -> Phase:
-        """With a trial that has done this share of its epochs."""
-        return replace(self, running={**self.running, trial_id: share})
+    def with_started(self, trial_id: str) -> Phase:
+        """With one more running trial."""
+        return replace(self, running={**self.running, trial_id: Training()})
+
+    def with_report(self, trial_id: str, training: Training, step: int, now: float) -> Phase:
+        """With a trial's report, whose last `step` epochs are new: what it did before may be an earlier session's."""
+        running = {**self.running, trial_id: training}
+        return replace(self, running=running, pace=self.pace.after(step, now))
 
     def finished(self, result: TrialResult, *, compared: bool) -> Phase:
         """After a trial's end."""
-        running = {
-            trial: share for trial, share in self.running.items() if trial != result.trial_id
-        }
+        running = {trial: one for trial, one in self.running.items() if trial != result.trial_id}
         reward = result.reward
         scored = compared and reward is not None and math.isfinite(reward)
         better = scored and result.status != "stopped" and _above(reward, self.best)
@@ -112,6 +159,7 @@ class Phase:
         """The state in a line."""
         left = self.left_s(now)
         more = [self.info] if self.info else []
+        more += [f"{count(len(self.running))} in training"] if self.running else []
         more += [f"about {duration(left)} left"] if left else []
         return ", ".join([f"{self.name} {self.counter}", *more])
 

@@ -65,6 +65,11 @@ class Pipeline:
         """What all stages are going to have, as far as that is known by now."""
         return sum(stage.num_total for stage in self.stages)
 
+    @property
+    def epochs_left(self) -> float:
+        """Of everything that is not finished, as far as that is known by now."""
+        return sum(stage.epochs_left for stage in self.stages)
+
     def __getitem__(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -140,6 +140,7 @@ def make_plan(
             log=finished,
             asked=asked,
             expected=expected,
+            epochs=config.finish.epochs,
             extra={"epochs_per_step": _epochs_per_step(config), "timeout_s": None},
         )
 
@@ -198,6 +199,7 @@ def make_plan(
             cache=search.record,
             busy=search.trains,
             costs=partial(latency_of, problem),
+            effort=replace(effort_of(config), epochs=None, seconds=None),
             admits=admits,
         )
         prune_finish = finishing(

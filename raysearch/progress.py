@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self, TextIO, cast
 
 from raysearch.formatting import clock, count, decimal, percent
-from raysearch.phase import Phase, TrialResult
+from raysearch.phase import Phase, Training, TrialResult
 from raysearch.terminal import Glyphs, SafeStream, is_lively
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 QUIET_S = 3.0  # between two routine lines without a terminal
+HEARTBEAT_S = 30.0  # without a line, and a running trial's report gives one
 REFRESH_HZ = 4
 BAR_WIDTH, SPARK_WIDTH, NAME_WIDTH = 12, 32, 14
 EMPTY = Phase("")
@@ -104,17 +105,22 @@ class Progress:
         with self._lock:
             self._phase = self._phase.advanced(n, _info_text(info))
             phase = self._phase
-        self._say(phase.line(self._now()), live=False, routine=True)
+        self._say(phase.line(self._now()), live=False, quiet_s=QUIET_S)
 
-    def counted(self, done: int, total: int) -> None:
-        """Where the phase stands, by somebody who knows better than the events: steps may cost no trial, and fewer may come than were asked for."""
+    def counted(self, done: int, total: int, epochs_left: float | None = None) -> None:
+        """Where the phase stands, by somebody who knows better than the events: steps may cost no trial, and fewer may come than were asked for.
+
+        Args:
+            done, total: steps.
+            epochs_left: of all trials that are not finished, running ones counted whole; None: not known.
+        """
         with self._lock:
-            self._phase = self._phase.counted(done, total)
+            self._phase = self._phase.counted(done, total, epochs_left)
 
     def trial_started(self, trial_id: str) -> None:
         """A trial has begun to train."""
         with self._lock:
-            self._phase = self._phase.with_running(trial_id, 0.0)
+            self._phase = self._phase.with_started(trial_id)
 
     def trial_result(
         self,
@@ -123,11 +129,16 @@ class Progress:
         epochs: int,
         reward: float | None = None,
         accuracy: float | None = None,
+        step: int = 1,
     ) -> None:
-        """A running trial has reported an epoch."""
+        """A running trial has reported `epoch` of its `epochs`, the last `step` of them since the report before."""
         del reward, accuracy  # a value before the last epoch is not compared with full ones
         with self._lock:
-            self._phase = self._phase.with_running(trial_id, min(1.0, epoch / max(1, epochs)))
+            now = self._now()
+            training = Training(epoch, epochs)
+            self._phase = self._phase.with_report(trial_id, training, min(step, epoch), now)
+            phase = self._phase
+        self._say(phase.line(now), live=False, quiet_s=HEARTBEAT_S)
 
     def trial_finished(
         self,
@@ -150,7 +161,7 @@ class Progress:
         with self._lock:
             self._phase = self._phase.finished(result, compared=compared)
             phase = self._phase
-        self._say(phase.trial_line(result, self._now()), live=False, routine=True)
+        self._say(phase.trial_line(result, self._now()), live=False, quiet_s=QUIET_S)
 
     def note(self, text: str) -> None:
         """Something the person should know, on a line of its own that stays."""
@@ -172,13 +183,13 @@ class Progress:
             mark = self._glyphs.tick if finished else "cut:"
             self._say(f"{mark} {phase.closing_line(now)}")
 
-    def _say(self, text: str, *, live: bool = True, routine: bool = False) -> None:
+    def _say(self, text: str, *, live: bool = True, quiet_s: float = 0.0) -> None:
         """Writes a line.
 
         Args:
             text: one line.
             live: whether it goes above the live picture too, or is only for plain streams, since the picture shows it.
-            routine: whether it may be left out when the last line is fresh.
+            quiet_s: a line of routine: left out where the last one is not that old.
         """
         if self._silent or (self._lively and not live):
             return
@@ -189,7 +200,7 @@ class Progress:
             return
         with self._write_lock:
             now = self._now()
-            if routine and now - self._last_line < QUIET_S:
+            if now - self._last_line < quiet_s:
                 return
             self._last_line = now
             self._stream.write(f"[{clock(now - self._start)}] {text}\n")

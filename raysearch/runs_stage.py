@@ -97,5 +97,9 @@ class RunsStage:
         return max(self._method.num_runs, self.num_finished)
 
     @property
+    def epochs_left(self) -> float:
+        return (self.num_total - self.num_finished) * self.epochs
+
+    @property
     def done(self) -> bool:
         return not self._in_flight and self.num_finished >= self._method.num_runs

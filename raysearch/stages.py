@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from raysearch.effort import NO_LIMIT, Effort
+from raysearch.effort import NO_LIMIT, Effort, epochs_of
 from raysearch.observations import ObservationLog, from_record, to_record
 from raysearch.search_state import SearchState, keeps_state
 from searchers.algorithm import Algorithm, Exhausted, Observation, Proposal, is_busy
@@ -78,6 +78,11 @@ class Stage(Protocol):
     @property
     def num_total(self) -> int:
         """How many there are going to be in all, as far as that is known by now."""
+        ...
+
+    @property
+    def epochs_left(self) -> float:
+        """What those that are not finished are going to be trained, the ones in training counted whole."""
         ...
 
 
@@ -282,6 +287,13 @@ class SearchStage:
         return max(int(expected), begun)
 
     @property
+    def epochs_left(self) -> float:
+        """As many for each as those before were trained: many are stopped early."""
+        trained = [epochs_of(record) for record in self.log.records if not record.get("cached")]
+        each = sum(trained) / len(trained) if trained else self._effort.epochs_of_trial
+        return (self.num_total - self.num_finished) * each
+
+    @property
     def done(self) -> bool:
         if self._in_flight:
             return self.num_finished >= self.num_trials
@@ -314,6 +326,7 @@ class FinishStage:
         log: finished trainings of all finishing stages with the run's final recipe; a student in it is not trained again.
         asked: ids of students that any finishing stage has handed out (one set, shared by all of them).
         expected: how many students `choose` will name, for the display.
+        epochs: of a full training, for the display.
         extra: goes into the config of every trial of this stage.
     """
 
@@ -326,6 +339,7 @@ class FinishStage:
         log: ObservationLog,
         asked: set[str],
         expected: int,
+        epochs: int,
         extra: Mapping[str, Any],
     ) -> None:
         self.name = name
@@ -333,6 +347,7 @@ class FinishStage:
         self._choose = choose
         self._ready = ready
         self._expected = expected
+        self._epochs = epochs
         self._extra = dict(extra)
         self._candidates: list[Candidate] | None = None
         self._asked = asked
@@ -373,6 +388,10 @@ class FinishStage:
     @property
     def num_total(self) -> int:
         return len(self._candidates) if self._candidates is not None else self._expected
+
+    @property
+    def epochs_left(self) -> float:
+        return (self.num_total - self.num_finished) * self._epochs
 
     @property
     def done(self) -> bool:

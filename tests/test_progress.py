@@ -9,7 +9,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from raysearch.phase import Phase, TrialResult
+from raysearch.phase import Phase, Training, TrialResult
 from raysearch.progress import QUIET_S, Progress, picture
 from raysearch.terminal import ASCII, UNICODE, Glyphs, SafeStream, is_lively
 
@@ -144,7 +144,9 @@ def _busy_phase() -> Phase:
         phase = phase.finished(
             TrialResult(str(number), "ok", 0.5 + number / 50, 0.9, 4132), compared=True
         )
-    return phase.finished(TrialResult("bad", "diverged"), compared=True).with_running("a", 0.5)
+    return phase.finished(TrialResult("bad", "diverged"), compared=True).with_report(
+        "a", Training(2, 4), 1, 120.0
+    )
 
 
 def test_the_picture_names_what_a_person_wants_to_know() -> None:
@@ -193,8 +195,53 @@ def test_the_time_left_follows_from_the_pace_and_counts_running_trials() -> None
     for number in range(2):
         phase = phase.finished(TrialResult(str(number), "ok", 0.5), compared=True)
     assert phase.left_s(20.0) == pytest.approx(80.0)  # 2 of 10 in 20 s
-    phase = phase.with_running("a", 0.5).with_running("b", 0.5)
+    for trial in ("a", "b"):
+        phase = phase.with_report(trial, Training(2, 4), 1, 30.0)
     assert phase.left_s(30.0) == pytest.approx(70.0)  # 3 of 10 in 30 s
+
+
+def test_the_time_left_is_told_by_epochs_where_they_are_known() -> None:
+    """Ten students of 4 epochs and one of 100, an epoch a second on each of two slots."""
+    phase = Phase("search", total=11, start=0.0).counted(0, 11, 140.0)
+    assert phase.left_s(50.0) is None
+    for trial in ("a", "b"):
+        phase = phase.with_started(trial)
+    for epoch in (1, 2, 3):  # workers took 20 s to start
+        for trial in ("a", "b"):
+            phase = phase.with_report(trial, Training(epoch, 4), 1, 20.0 + epoch)
+    # 5 epochs since the first report, 134 are left
+    assert phase.left_s(23.0) == pytest.approx(134 * 2 / 5)
+    for trial in ("a", "b"):
+        phase = phase.with_report(trial, Training(4, 4), 1, 24.0)
+        phase = phase.finished(TrialResult(trial, "ok", 0.5), compared=True)
+    phase = phase.counted(2, 11, 132.0)
+    assert phase.left_s(24.0) == pytest.approx(132 * 3 / 7)
+    assert "about 57 s left" in phase.line(24.0)
+
+
+def test_epochs_of_an_earlier_session_do_not_speed_up_the_estimate() -> None:
+    phase = Phase("search", total=2, done=1, inherited=1, start=0.0).counted(1, 2, 100.0)
+    phase = phase.with_report("a", Training(60, 100), 10, 10.0)
+    phase = phase.with_report("a", Training(70, 100), 10, 20.0)
+    assert phase.left_s(20.0) == pytest.approx(30.0)
+
+
+def test_a_long_training_gives_a_line_now_and_then() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Progress(stream=stream, now=clock) as progress:
+        progress.phase("search", total=2)
+        progress.trial_started("a")
+        for epoch in range(1, 101):
+            clock.now += 1
+            progress.trial_result("a", epoch, 100)
+            progress.counted(0, 2, 200.0)
+    lines = stream.getvalue().splitlines()
+    assert lines[1:4] == [
+        "[0:30] search 0/2, 1 in training, about 2 min 50 s left",
+        "[1:00] search 0/2, 1 in training, about 2 min 20 s left",
+        "[1:30] search 0/2, 1 in training, about 1 min 50 s left",
+    ]
+    assert len(lines) == 5
 
 
 def test_steps_of_an_earlier_session_do_not_speed_up_the_estimate() -> None:

@@ -149,6 +149,7 @@ def test_the_full_training_may_begin_with_the_weights_of_the_run(tmp_path):
         log=ObservationLog(tmp_path / "finished.jsonl"),
         asked=set(),
         expected=1,
+        epochs=20,
         extra={},
     )
     asked = stage.ask().extra

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -75,7 +76,7 @@ def run_to_end(pipeline, value=lambda text: float(text[1:]) / 100):
 def make_pipeline(folder, num_trials=4, students=2, limit=1000):
     search = search_stage(folder, Counting(limit), num_trials, first=[Proposal("u99")])
     log, asked = ObservationLog(folder / "finished.jsonl"), set()
-    common = {"log": log, "asked": asked, "extra": {"epochs_per_step": 2}}
+    common = {"log": log, "asked": asked, "epochs": 20, "extra": {"epochs_per_step": 2}}
     uniform = FinishStage(
         "uniform",
         choose=lambda: [Candidate("u99", "id-u99", "uniform")],
@@ -194,6 +195,7 @@ def test_the_full_training_keeps_the_channels_of_the_short_one(tmp_path):
         log=ObservationLog(tmp_path / "finished.jsonl"),
         asked=set(),
         expected=2,
+        epochs=20,
         extra={},
     )
     assert [stage.ask().extra.get("channels") for _ in range(2)] == ["own", None]
@@ -212,6 +214,19 @@ def test_a_space_without_new_students_ends_the_search(tmp_path):
     assert [text for stage, text in trained if stage == "search"] == ["u99", "s0", "s1"]
     # the uniform student and two others are finished
     assert pipeline.num_finished == pipeline.num_total == len(trained) == 6
+
+
+def test_what_is_left_is_counted_in_epochs_as_many_as_earlier_students_were_trained(tmp_path):
+    pipeline = make_pipeline(tmp_path)  # 4 students, then 3 of 20 epochs
+    search, *finishing = pipeline.stages
+    assert [stage.epochs_left for stage in finishing] == [20, 40]
+    pipeline.tell(observed(pipeline.ask(), 0.9))  # 4 epochs
+    assert search.epochs_left == 3 * 4
+    stopped = observed(pipeline.ask(), 0.1, "stopped")
+    pipeline.tell(replace(stopped, metrics=stopped.metrics | {"epochs_done": 2}))
+    assert search.epochs_left == 2 * 3
+    pipeline.ask()  # in training, but not finished
+    assert pipeline.epochs_left == 2 * 3 + 20 + 40
 
 
 def test_known_students_are_never_trained_twice(tmp_path):
@@ -261,6 +276,7 @@ def test_a_student_of_two_finishing_stages_is_trained_once(tmp_path):
             log=log,
             asked=asked,
             expected=1,
+            epochs=20,
             extra={},
         )
         for name in ("finish", "random_finish")
