@@ -136,7 +136,7 @@ class StoppingJudge:
     """
 
     def __init__(self, judge: Judge) -> None:
-        self.judge, self.space, self.num_epochs = judge, judge.space, 0
+        self.judge, self.space = judge, judge.space
         self._bracket: _Bracket | None = None
 
     def observe(self, edits: str, seed: int) -> Observation:
@@ -150,11 +150,9 @@ class StoppingJudge:
             self._bracket = _Bracket(rungs["grace_period"], count, rungs["reduction_factor"], 0)
         trial = SimpleNamespace(trial_id=f"{seed}-{edits}")
         for epoch, value in enumerate(whole.curve[:-1], start=1):
-            self.num_epochs += 1
             if self._bracket.on_result(trial, epoch, value) != TrialScheduler.CONTINUE:
                 curve = whole.curve[:epoch]
                 return Observation(edits, value, epoch / count, "stopped", curve, whole.metrics)
-        self.num_epochs += 1
         return whole
 
     def mean(self, edits: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 
 import pytest
 from safetensors.torch import load_file
@@ -19,6 +20,7 @@ from searchers.embedding_gradient.training import FitDiverged
 from searchers.state import dump_state, load_state
 from searchers.testing import make_chain_space
 from tests.architecture.conftest import resnet
+from tests.searchers.driving import ask_and_tell, assert_option_is_refused
 from tests.searchers.embedding_gradient.conftest import SMALL
 from tests.searchers.multi_kernel_bo.conftest import observed, some_observed
 from tests.searchers.test_source import write_run
@@ -64,12 +66,7 @@ def start(space, options, *, told=0, seed=0, **more):
 
 
 def go_on(algorithm, space, steps):
-    """Asks and tells in turn: the proposals."""
-    proposals = []
-    for _ in range(steps):
-        proposals.append(algorithm.ask())
-        algorithm.tell(outcome(space, proposals[-1].architecture))
-    return proposals
+    return ask_and_tell(algorithm, steps, partial(outcome, space))
 
 
 def restored(algorithm, space, options):
@@ -323,11 +320,7 @@ def test_a_run_of_another_teacher_is_refused(run):
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_refused_by_name_with_its_value(space, option, value):
-    with pytest.raises(ConfigError) as error:
-        EmbeddingGradientAlgorithm(space, **{option: value})
-    assert f"search.options.{option} must be" in str(error.value)
-    assert repr(value) in str(error.value)
-    assert "\n" not in str(error.value)
+    assert_option_is_refused(partial(EmbeddingGradientAlgorithm, space), option, value)
 
 
 def test_latency_is_regressed_only_where_it_is_measured(space):

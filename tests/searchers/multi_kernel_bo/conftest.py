@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from searchers.algorithm import Observation
 from searchers.multi_kernel_bo.inputs import Inputs
 from searchers.testing import make_chain_space
 from tests.architecture.conftest import mixed, resnet, vgg
+from tests.searchers.driving import ask_and_tell
 
 TEACHER_ACCURACY = 0.9
 OURS = {"num_kernels": 2, "num_candidates": 32, "num_initial": 3, "batch_size": 3, "refit_every": 4}
@@ -58,12 +61,7 @@ def some_observed(space, count, seed=0):
 
 
 def go_on(algorithm, space, steps):
-    """Asks and tells in turn: the proposals."""
-    proposals = []
-    for _ in range(steps):
-        proposals.append(algorithm.ask())
-        algorithm.tell(observed(space, proposals[-1].architecture))
-    return proposals
+    return ask_and_tell(algorithm, steps, partial(observed, space))
 
 
 def batch_of(algorithm, size=3):

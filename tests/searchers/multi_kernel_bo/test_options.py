@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from raysearch.errors import ConfigError
 from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
 from searchers.testing import make_chain_space
+from tests.searchers.driving import assert_option_is_refused
 from tests.searchers.multi_kernel_bo.conftest import FAITHFUL, OURS, batch_of, go_on
 
 
@@ -32,11 +35,7 @@ from tests.searchers.multi_kernel_bo.conftest import FAITHFUL, OURS, batch_of, g
     ],
 )
 def test_a_wrong_option_is_refused_by_name_with_its_value(space, option, value):
-    with pytest.raises(ConfigError) as error:
-        MultiKernelBOAlgorithm(space, **{option: value})
-    assert f"search.options.{option} must be" in str(error.value)
-    assert repr(value) in str(error.value)
-    assert "\n" not in str(error.value)
+    assert_option_is_refused(partial(MultiKernelBOAlgorithm, space), option, value)
 
 
 def test_options_that_do_not_go_together_are_refused(space):
