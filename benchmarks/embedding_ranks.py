@@ -20,11 +20,11 @@ from scipy.stats import spearmanr
 from benchmarks.tabular import TABLES
 from raysearch.architecture import SearchSpace
 from raysearch.tables import Table
+from raysearch.threads import torch_threads
 from searchers.embedding_gradient.algorithm import EmbeddingGradientAlgorithm
 from searchers.embedding_gradient.domain import make_domain
 from searchers.embedding_gradient.fitting import FOLDS, Fitter, Learned
 from searchers.embedding_gradient.options import StepOptions
-from searchers.surrogate import one_thread
 
 COMPLETE = ("digits_resnet14", "fashion_vgg11")
 NUM_UNSEEN = 200
@@ -67,7 +67,7 @@ def correlations(
     assert sizes is not None, "parameters are exact"
     fold = np.random.default_rng(seed).permutation(len(texts)) % FOLDS
     a_hat, p_hat, p_unseen = np.zeros(len(texts)), np.zeros(len(texts)), []
-    with one_thread():
+    with torch_threads(1):
         for part in range(FOLDS):
             out = fold == part
             model = fitter.fit(learned[~out], seed, lambda: False, keep=False)

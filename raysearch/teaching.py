@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from raysearch.models.keep import Scores
 from raysearch.models.scores import channel_scores, load_scores, save_scores
 from raysearch.models.states import state_of
 from raysearch.problem import Problem, check_teacher_accuracy
+from raysearch.threads import torch_threads
 from raysearch.trials import trainable_of
 from searchers.registry import resolve
 from trainables.context import DistillationContext
@@ -35,20 +36,9 @@ FINISHING_STAGES = ("finish", "uniform", "random_finish", "prune_finish")
 SEARCHING_STAGES = ("search", "random", "prune")
 
 
-@contextmanager
-def suitable_threads(problem: Problem) -> Iterator[None]:
-    """One intra-op thread for the block where the teacher is small.
-
-    Threads that wait for each other between tiny operations gain nothing on an idle machine, and a factor of thirty was lost with
-    them on a busy one.
-    """
-    before = torch.get_num_threads()
-    if problem.architecture.macs < SMALL_MACS:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def suitable_threads(problem: Problem) -> AbstractContextManager[None]:
+    """One intra-op thread for the block where the teacher is small."""
+    return torch_threads(1 if problem.architecture.macs < SMALL_MACS else None)
 
 
 def driver_device(config: Config) -> str:

@@ -10,16 +10,14 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from searchers.algorithm import Observation, Proposal, check_int, check_num_edits
-from searchers.ledger import Ledger, check_version, fresh_draws, repeat, unmeasured
+from searchers.ledger import LedgerAlgorithm, fresh_draws, repeat, unmeasured
 
 if TYPE_CHECKING:
     from raysearch.architecture import Edits, EditsBatch, SearchSpace
 
 
-class EvolutionAlgorithm:
+class EvolutionAlgorithm(LedgerAlgorithm):
     """Regularised evolution with the edits' own mutations.
 
     Under a budget the first student is the uniformly scaled teacher. A failed student enters the population, and ages others out of it, but is
@@ -43,12 +41,10 @@ class EvolutionAlgorithm:
         tournament: int = 8,
         num_edits: tuple[int, int] | list[int] = (1, 4),
     ) -> None:
-        self.space = space
+        super().__init__(space, seed=seed)
         self.population = check_int("search.options.population", population, 2)
         self.tournament = check_int("search.options.tournament", tournament, 1)
         self.num_edits = check_num_edits(num_edits)
-        self._ledger = Ledger(space)
-        self._rng = np.random.default_rng(seed)
         self._members: deque[tuple[str, float | None]] = deque(maxlen=self.population)
 
     def ask(self) -> Proposal | None:
@@ -68,23 +64,16 @@ class EvolutionAlgorithm:
         return self._ledger.propose(edits, origin="mutation")
 
     def tell(self, observation: Observation) -> None:
-        self._ledger.record(observation)
+        super().tell(observation)
         if observation.status != "stopped":
             value = observation.value if observation.status == "full" else None
             self._members.append((observation.architecture, value))
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "version": 1,
-            "ledger": self._ledger.state_dict(),
-            "rng": self._rng.bit_generator.state,
-            "members": [list(member) for member in self._members],
-        }
+        return {**super().state_dict(), "members": [list(member) for member in self._members]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        check_version(state, 1)
-        self._ledger.load_state_dict(state["ledger"])
-        self._rng.bit_generator.state = state["rng"]
+        super().load_state_dict(state)
         members = ((text, value) for text, value in state["members"])
         self._members = deque(members, maxlen=self.population)
 

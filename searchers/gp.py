@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raysearch.threads import torch_threads
 from searchers.algorithm import (
     Observation,
     Proposal,
@@ -30,7 +31,7 @@ from searchers.algorithm import (
 from searchers.candidates import CandidatePool, scaled_variations
 from searchers.fidelity import estimated_ends
 from searchers.insight import Insight, InsightFailed, principal_map, shown_share
-from searchers.ledger import Ledger, check_version, fresh_draws
+from searchers.ledger import LedgerAlgorithm, fresh_draws
 from searchers.targets import Targets, check_composite
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ MIN_FULL = 2
 """Full observations below which there is nothing to model."""
 
 
-class GPAlgorithm:
+class GPAlgorithm(LedgerAlgorithm):
     """Gaussian process and log expected improvement.
 
     Under a budget the first student is the uniformly scaled teacher, and the next ones are variations of it; without one they are
@@ -79,7 +80,7 @@ class GPAlgorithm:
         composite: bool | None = None,
         use_stopped: bool = True,
     ) -> None:
-        self.space = space
+        super().__init__(space, seed=seed)
         self.num_initial = check_int("search.options.num_initial", num_initial, 1)
         self._pool = CandidatePool(
             space,
@@ -91,14 +92,12 @@ class GPAlgorithm:
         self.composite = check_composite(composite)
         self.use_stopped = check_bool("search.options.use_stopped", use_stopped)
         self.num_fallbacks = 0
-        self._ledger = Ledger(space)
-        self._rng = np.random.default_rng(seed)
 
     def warm_up(self) -> None:
         """Imports BoTorch and fits a toy, which costs seconds the first time in a process."""
-        from searchers.surrogate import Surrogate, one_thread
+        from searchers.surrogate import Surrogate
 
-        with one_thread():
+        with torch_threads(1):
             x = np.linspace(0, 1, 4)[:, None]
             Surrogate(x, np.sin(x[:, 0])).log_ei(x, np.ones(4), 0.5)
 
@@ -125,21 +124,11 @@ class GPAlgorithm:
         edits, (mean, sd) = found
         return ledger.propose(edits, origin="model", predicted=mean, predicted_sd=sd)
 
-    def tell(self, observation: Observation) -> None:
-        self._ledger.record(observation)
-
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "version": 1,
-            "ledger": self._ledger.state_dict(),
-            "rng": self._rng.bit_generator.state,
-            "num_fallbacks": self.num_fallbacks,
-        }
+        return {**super().state_dict(), "num_fallbacks": self.num_fallbacks}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        check_version(state, 1)
-        self._ledger.load_state_dict(state["ledger"])
-        self._rng.bit_generator.state = state["rng"]
+        super().load_state_dict(state)
         self.num_fallbacks = state["num_fallbacks"]
 
     def insight(self) -> Insight | None:
@@ -148,13 +137,13 @@ class GPAlgorithm:
         Raises:
             InsightFailed: the model failed numerically.
         """
-        from searchers.surrogate import NUMERICAL_ERRORS, one_thread
+        from searchers.surrogate import NUMERICAL_ERRORS
 
         full = self._ledger.full
         if len(full) < MIN_FULL:
             return None
         try:
-            with one_thread():
+            with torch_threads(1):
                 evaluated, x, targets, surrogate = self._model(full)
                 mean, sd = surrogate.leave_one_out()
                 embedding = surrogate.embed(x)
@@ -194,9 +183,7 @@ class GPAlgorithm:
 
         None: none of them is new.
         """
-        from searchers.surrogate import one_thread
-
-        with one_thread():
+        with torch_threads(1):
             evaluated, x, targets, surrogate = self._model(
                 full, self._ledger.stopped if self.use_stopped else ()
             )
@@ -214,11 +201,9 @@ class GPAlgorithm:
 
     def _predict(self, surrogate: Surrogate, edits: Edits, targets: Targets) -> tuple[float, float]:
         """Mean and standard deviation of the value that a training will measure, from what was really observed."""
-        from searchers.surrogate import one_thread
-
         batch = self.space.batch([str(edits)])
         surrogate.forget_beliefs()
-        with one_thread():
+        with torch_threads(1):
             mean, sd = surrogate.predict(self.space.features(batch), noise=True)
         factor = float(targets.factor(batch)[0])
         return float(mean[0]) * factor, float(sd[0]) * factor

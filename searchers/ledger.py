@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from searchers.algorithm import Exhausted, Observation, Proposal
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from raysearch.architecture import Edits, EditsBatch, SearchSpace
 
-STATE_VERSION = 1
+STATE_VERSION = 1  # of a ledger, and of an algorithm that has no more than it and a generator
 DRAWS = (8, 64, 512, 2048)
 """Batch sizes of the attempts to draw a new architecture; after the last one the space counts as exhausted."""
 
@@ -182,3 +182,32 @@ class Ledger:
         self.told = {
             identity: Observation.from_dict(values) for identity, values in state["told"].items()
         }
+
+
+class LedgerAlgorithm:
+    """What algorithms with a ledger and one generator share: how they are told, saved and restored.
+
+    Args:
+        space: where the students come from.
+        seed: of the generator.
+    """
+
+    def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
+        self.space = space
+        self._ledger = Ledger(space)
+        self._rng = np.random.default_rng(seed)
+
+    def tell(self, observation: Observation) -> None:
+        self._ledger.record(observation)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "version": STATE_VERSION,
+            "ledger": self._ledger.state_dict(),
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        check_version(state, STATE_VERSION)
+        self._ledger.load_state_dict(state["ledger"])
+        self._rng.bit_generator.state = state["rng"]

@@ -14,10 +14,8 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from searchers.algorithm import Observation, Proposal, check_int, check_num_edits
-from searchers.ledger import Ledger, check_version, fresh_draws, repeat, unmeasured
+from searchers.ledger import LedgerAlgorithm, fresh_draws, repeat, unmeasured
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 _STATES = {"full": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
 
 
-class TPEAlgorithm:
+class TPEAlgorithm(LedgerAlgorithm):
     """Optuna's TPE; the first student under a budget is the uniformly scaled teacher, the next ones are random.
 
     Args:
@@ -51,13 +49,11 @@ class TPEAlgorithm:
         multivariate: bool = False,
         num_edits: tuple[int, int] | list[int] = (1, 4),
     ) -> None:
-        self.space = space
+        super().__init__(space, seed=seed)
         self.num_initial = check_int("search.options.num_initial", num_initial, 1)
         self.num_skips = check_int("search.options.num_skips", num_skips, 0)
         self.multivariate = bool(multivariate)
         self.num_edits = check_num_edits(num_edits)
-        self._ledger = Ledger(space)
-        self._rng = np.random.default_rng(seed)
 
     def warm_up(self) -> None:
         """Imports Optuna."""
@@ -80,21 +76,6 @@ class TPEAlgorithm:
             )
 
         return ledger.propose(ledger.draw_new(neighbours, *fresh), origin="mutation")
-
-    def tell(self, observation: Observation) -> None:
-        self._ledger.record(observation)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "version": 1,
-            "ledger": self._ledger.state_dict(),
-            "rng": self._rng.bit_generator.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        check_version(state, 1)
-        self._ledger.load_state_dict(state["ledger"])
-        self._rng.bit_generator.state = state["rng"]
 
     def study(self, seed: int = 0) -> Study:
         """The search so far as an Optuna study; `seed` is its sampler's."""

@@ -11,10 +11,9 @@ Notation
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,17 +41,6 @@ NUMERICAL_ERRORS = (
 
 FIT_OPTIONS = {"maxiter": 50, "ftol": 1e-6}
 """Of L-BFGS: a fit takes 10 to 40 steps; going on to scipy's own tolerance moves predictions by a fraction of the noise."""
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Runs the small matrices here on one thread, which is faster and leaves the cores to the trials."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class BlockMatern(Kernel):

@@ -13,8 +13,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch import nn
 
 from raysearch.architecture import Architecture
 from raysearch.models.build import build
+from raysearch.threads import torch_threads
 
 THREADS = 1
 """Intra-op threads of a measurement on a CPU: small networks gain nothing from more, and on a shared machine lose much."""
@@ -63,7 +63,7 @@ def measure_latency(
 
     on_cpu = target.type == "cpu"
     clock = _Clock() if on_cpu else time.perf_counter
-    with torch.inference_mode(), _threads(THREADS if on_cpu else None):
+    with torch.inference_mode(), torch_threads(THREADS if on_cpu else None):
         for _ in range(max(1, warmup)):
             forward()
         per_group = max(1, -(-repeats // GROUPS))
@@ -91,18 +91,6 @@ class _Clock:
     def __call__(self) -> float:
         waited = 0 if self._waits is None else int(self._waits.read_text().split()[1])  # ns
         return time.perf_counter() - 1e-9 * waited
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """That many intra-op threads for the block; None leaves them."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class LatencyMeter:

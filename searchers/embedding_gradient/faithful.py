@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from raysearch.threads import torch_threads
 from searchers.ahead import Cancelled
 from searchers.algorithm import Observation
 from searchers.batches import Snapshot
@@ -22,7 +23,6 @@ from searchers.embedding_gradient.options import StepOptions
 from searchers.embedding_gradient.prior import Prior
 from searchers.embedding_gradient.snapshot import Choice
 from searchers.insight import Insight, principal_map, shown_share
-from searchers.surrogate import one_thread
 
 if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
@@ -39,7 +39,7 @@ class FaithfulStep:
     fitter: Fitter
 
     def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
-        with one_thread():
+        with torch_threads(1):
             learned = self._with_prior(self._learned(snapshot.full))
             model = self.fitter.fit(learned, snapshot.seed[0], cancelled)
             if cancelled():
@@ -58,7 +58,7 @@ class FaithfulStep:
         Raises:
             FitDiverged
         """
-        with one_thread():
+        with torch_threads(1):
             full, seed = snapshot.full, snapshot.seed[0]
             learned = self._learned(full)
             mean, sd = self.fitter.cross_validate(self._with_prior(learned), seed)
@@ -84,7 +84,7 @@ class FaithfulStep:
 
     def networks(self, snapshot: Snapshot) -> Networks:
         """The newest; raises FitDiverged."""
-        with one_thread():
+        with torch_threads(1):
             learned = self._with_prior(self._learned(snapshot.full))
             return self.fitter.fit(learned, snapshot.seed[0], lambda: False).networks
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raysearch.threads import torch_threads
 from searchers.ahead import Cancelled
 from searchers.algorithm import Observation
 from searchers.batches import Snapshot
@@ -28,7 +29,6 @@ from searchers.embedding_gradient.options import StepOptions
 from searchers.embedding_gradient.prior import Prior
 from searchers.embedding_gradient.snapshot import Choice
 from searchers.insight import Insight, principal_map, shown_share
-from searchers.surrogate import one_thread
 from searchers.targets import LEAST_FACTOR, Targets
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class DescentStep:
     _last: tuple[tuple[Any, ...], list[Choice]] | None = None
 
     def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
-        with one_thread():
+        with torch_threads(1):
             return self._choose(snapshot, cancelled)
 
     def _choose(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
@@ -157,7 +157,7 @@ class DescentStep:
         Raises:
             FitDiverged
         """
-        with one_thread():
+        with torch_threads(1):
             full = snapshot.full
             targets = self._targets(full)
             learned = self._learned(full, targets)
@@ -189,7 +189,7 @@ class DescentStep:
 
     def networks(self, snapshot: Snapshot) -> Networks:
         """The newest that the search used; raises FitDiverged."""
-        with one_thread():
+        with torch_threads(1):
             first = self._first(snapshot.full)
             targets = self._targets(first)
             learned = self._with_prior(self._learned(first, targets), targets)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raysearch.threads import torch_threads
 from searchers.ahead import Cancelled
 from searchers.batches import Snapshot
 from searchers.insight import Insight, principal_map, shown_share
@@ -31,7 +32,6 @@ from searchers.multi_kernel_bo.knowledge import embeddings, left_out
 from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
 from searchers.multi_kernel_bo.model import LearnedKernelGP
 from searchers.multi_kernel_bo.snapshot import Choice
-from searchers.surrogate import one_thread
 
 if TYPE_CHECKING:
     from raysearch.architecture import Edits, EditsBatch, SearchSpace
@@ -70,7 +70,7 @@ class FaithfulStep:
     num_threads: int = 2
 
     def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
-        with one_thread():
+        with torch_threads(1):
             kernels = self.kernels(snapshot, cancelled)
 
             def choose(k: int) -> Choice | None:
@@ -86,7 +86,7 @@ class FaithfulStep:
 
     def insight(self, snapshot: Snapshot) -> Insight:
         """What K kernels of all full observations know, on average."""
-        with one_thread():
+        with torch_threads(1):
             kernels = self.kernels(snapshot, lambda: False)
             rows = subsets(len(snapshot.full), self.members, [*snapshot.seed, _SUBSETS])
             with torch.no_grad():

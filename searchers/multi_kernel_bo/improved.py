@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raysearch.threads import torch_threads
 from searchers.ahead import Cancelled
 from searchers.algorithm import Observation
 from searchers.batches import Snapshot
@@ -30,7 +31,6 @@ from searchers.multi_kernel_bo.knowledge import embeddings, left_out
 from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
 from searchers.multi_kernel_bo.model import LearnedKernelGP
 from searchers.multi_kernel_bo.snapshot import Choice
-from searchers.surrogate import one_thread
 from searchers.targets import Targets
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class ImprovedStep:
     _fitted: tuple[tuple[Any, ...], list[nn.Module]] = field(default=((), []), init=False)
 
     def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
-        with one_thread(), torch.no_grad():
+        with torch_threads(1), torch.no_grad():
             return self._choose(snapshot, cancelled)
 
     def _choose(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
@@ -98,7 +98,7 @@ class ImprovedStep:
 
     def insight(self, snapshot: Snapshot) -> Insight:
         """What the model of all full observations knows, at most the newest `max_observations` of them."""
-        with one_thread(), torch.no_grad():
+        with torch_threads(1), torch.no_grad():
             full = snapshot.full[-self.max_observations :]
             targets = Targets.of(self.space, full, self.composite)
             model = self.model(full, targets, snapshot.seed[:1])

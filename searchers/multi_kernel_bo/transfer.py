@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from raysearch.threads import torch_threads
 from searchers.ahead import Cancelled
 from searchers.batches import Snapshot
 from searchers.candidates import scaled_variations
@@ -28,7 +29,6 @@ from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, ma
 from searchers.multi_kernel_bo.model import LearnedKernelGP
 from searchers.multi_kernel_bo.snapshot import Choice
 from searchers.source import Source
-from searchers.surrogate import one_thread
 from searchers.targets import NEEDED, Targets
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class TransferStep:
     num_threads: int = 2
 
     def __call__(self, snapshot: Snapshot, cancelled: Cancelled) -> list[Choice]:
-        with one_thread():
+        with torch_threads(1):
             columns = LayerColumns.of(self.source.space, self.space)
             read = Inputs(self.source.space, columns, with_features=False)
             write = Inputs(self.space, columns, with_features=False)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raysearch.threads import torch_threads
 from searchers.n2n.features import encode_factors, encode_rows, num_features
 from searchers.n2n.options import PolicyOptions
 from searchers.n2n.policies import RemovalPolicy, ShrinkagePolicy
@@ -25,17 +25,6 @@ from searchers.n2n.rollouts import Rollout
 from searchers.n2n.steps import NUM_RATIOS, Executed, Meaning, Steps
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Small matrices are faster on one thread, which also fixes the order of sums, and leaves the cores to the trials."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Controller:
@@ -75,7 +64,7 @@ class Controller:
 
     def sample(self) -> Executed:
         """One rollout of the policy as it is now."""
-        with one_thread():
+        with torch_threads(1):
             actions = self.policy.sample(self._x, self._free, self._generator)
         return self.meaning.execute(actions.numpy())
 
@@ -84,7 +73,7 @@ class Controller:
         self.batch.append(replace(rollout, reward=reward))
         if len(self.batch) >= self.options.rollouts:
             batch, self.batch = self.batch, []
-            with one_thread():
+            with torch_threads(1):
                 self._update(batch)
 
     def _update(self, batch: list[Rollout]) -> None:
@@ -128,7 +117,7 @@ class Controller:
         shrink: `factor` and `ratio`, the expected one after the most probable actions before it.
         """
         steps, options = self.meaning.steps, self.options
-        with one_thread():
+        with torch_threads(1):
             actions = torch.zeros(len(steps), dtype=torch.int64)
             if isinstance(self.policy, ShrinkagePolicy):
                 actions = self.policy.sample(self._x, self._free, None)

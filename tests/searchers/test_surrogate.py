@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from searchers.surrogate import Surrogate, one_thread
+from searchers.surrogate import Surrogate
 
 BLOCKS = [slice(0, 3), slice(3, 3), slice(3, 5)]
 
@@ -173,10 +173,3 @@ def test_a_fit_survives_degenerate_data(data, kind):
         y = np.where(np.arange(len(y)) == 0, 1e6, y)
     surrogate = Surrogate(x, y, BLOCKS)
     assert np.isfinite(surrogate.log_ei(x, np.ones(len(x)), float(y.max()))).all()
-
-
-def test_the_number_of_threads_is_put_back():
-    torch.set_num_threads(2)
-    with one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == 2
