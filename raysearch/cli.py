@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -247,19 +247,55 @@ def plot(
 
 
 @app.command()
-def methods() -> None:
-    """List the search methods, and where they come from."""
+def methods(
+    method: Annotated[
+        str | None,
+        typer.Argument(metavar="[METHOD]", help="Its options: name or package.module:Class."),
+    ] = None,
+) -> None:
+    """List the search methods, and where they come from; or the options of one (search.options)."""
+    from searchers.registry import METHODS
+
+    if method is not None:
+        with _exit_codes():
+            _show_options(method)
+        return
+    rows = [(name, one.summary, one.paper) for name, one in METHODS.items()]
+    rows += [("package.module:Class", "your own (see searchers.algorithm.Algorithm)", "")]
+    _show_table(("method", "what it does", "source"), rows)
+
+
+def _show_options(method: str) -> None:
+    """The options of a method, their defaults and meanings."""
+    from searchers.manual import options_of
+
+    options = options_of(method)
+    if not options:
+        typer.echo(f"{method} has no options")
+        return
+    rows = [(one.name, _default(one.default), one.text) for one in options]
+    _show_table(("search.options", "default", "meaning"), rows)
+
+
+def _default(value: object) -> str:
+    """As a configuration spells it."""
+    import inspect
+    import json
+
+    if value is inspect.Parameter.empty:
+        return "none: must be given"
+    return json.dumps(value, default=str)
+
+
+def _show_table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from searchers.registry import METHODS
-
     table = Table(box=None, header_style="bold")
-    for title in ("method", "what it does", "source"):
+    for title in titles:
         table.add_column(title)
-    for name, method in METHODS.items():
-        table.add_row(name, method.summary, method.paper)
-    table.add_row("package.module:Class", "your own (see searchers.algorithm.Algorithm)", "")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
     Console().print(table)
 
 

@@ -26,8 +26,8 @@ class EvolutionAlgorithm(LedgerAlgorithm):
     Args:
         space: where the students come from.
         seed: of the one generator.
-        population: P. DEVIATION: the paper's 100 is for 20,000 evaluations; ours are tens to hundreds.
-        tournament: S. DEVIATION: the paper takes 25 of 100, so that a parent is of the best few in a hundred; with a small
+        population: P, the last so many students. DEVIATION: the paper's 100 is for 20,000 evaluations; ours are tens to hundreds.
+        tournament: S, the members of which the best is the parent. DEVIATION: the paper takes 25 of 100, so that a parent is of the best few in a hundred; with a small
             population that takes most of it.
         num_edits: the fewest and the most edits of one mutation. DEVIATION: the paper makes one; ours are smaller steps.
     """

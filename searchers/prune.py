@@ -25,7 +25,7 @@ class PruneAlgorithm(GivenAlgorithm):
         pruned: forms -> their students, each with the trial's key `channels` in its `extra`, which names the teacher's channels that it
             keeps; None: there is no teacher, and asking is an error.
         seed: unused; every method takes one.
-        forms: which students (`raysearch.models.pruned.FORMS`).
+        forms: which students: "l2", "taylor" (torch-pruning's), "ours-l1", "ours-taylor" (`raysearch.models.pruned.FORMS`).
     """
 
     def __init__(

@@ -86,7 +86,7 @@ METHODS: Mapping[str, Method] = {
 
 _CONTRACT = ("ask", "tell", "state_dict", "load_state_dict")
 
-_GIVEN = ("space", "seed", "pruned", "warm_start", "num_trials")
+GIVEN = ("space", "seed", "pruned", "warm_start", "num_trials")
 """Arguments of a constructor that are no options."""
 
 
@@ -175,7 +175,7 @@ def option_names(method: str) -> tuple[str, ...] | None:
     parameters = inspect.signature(resolve(method)).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    return tuple(p.name for p in parameters if p.name not in _GIVEN)
+    return tuple(p.name for p in parameters if p.name not in GIVEN)
 
 
 def _load(path: str) -> Any:

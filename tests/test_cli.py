@@ -285,6 +285,24 @@ def test_the_help_and_the_package_load_nothing_heavy():
     assert done.stdout == "[]\n"
 
 
+def test_the_methods_and_the_options_of_one_are_told(folder, monkeypatch, capsys):
+    from typer.testing import CliRunner
+
+    from raysearch.cli import app
+
+    def told(*arguments):
+        done = CliRunner().invoke(app, ["methods", *arguments], env={"COLUMNS": "300"})
+        assert done.exit_code == 0
+        return done.output
+
+    assert "evolution" in told()
+    rows = [line.split() for line in told("evolution").splitlines()[1:]]
+    assert [row[:2] for row in rows[:2]] == [["population", "12"], ["tournament", "8"]]
+    assert "no options" in told("uniform")
+    words = ["did you mean 'evolution'"]
+    assert_refused(["methods", "evolutoin"], words, folder, monkeypatch, capsys)
+
+
 def test_resuming_what_is_no_run_is_refused(folder, monkeypatch, capsys):
     assert_refused(["resume", "empty"], ["empty: no run's folder"], folder, monkeypatch, capsys)
 

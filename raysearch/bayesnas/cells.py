@@ -47,9 +47,9 @@ class SuperNetSettings:
         alpha: proxyless: how many channels the widths grow by over all blocks.
         width: proxyless: channels of the stem.
         groups: proxyless: of the trees' 3x3 convolutions.
-        batch_size, lr, momentum, weight_decay, clip_norm: SGD of the weights and, without decay, of the switches.
-            clip_norm: the longest gradient of the weights, and of the switches; 0: no limit. Without one the switches of a small
-            network run away.
+        batch_size, lr, momentum, weight_decay: SGD of the weights and, without decay, of the switches.
+        clip_norm: the longest gradient of the weights, and of the switches; 0: no limit. Without one the switches of a small network run
+            away.
         schedule: of the weights' learning rate over the run: "cosine" to zero or "constant"; faithful runs keep it constant. That
             of the switches is constant. A network that is pruned late in a cosine does not recover.
         hessian: "ggn" (unbiased: `probes` random signs a sample), "exact" (the same matrix's exact diagonal, one backward pass a

@@ -72,7 +72,8 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         neighbour_share: ours: the share of the proposals that are changes of the best students, judged like the ends of descents, by turns with
             these.
         pick: ours: students are proposed by their mean prediction, by the lower bound ("bound"), or by one regressor each ("thompson").
-        composite: ours: as in `searchers.targets`.
+        composite: ours: regress the accuracy ratio and use the exact compression; None: where the space has no budget and the observed values
+            are f of the observed metrics.
 
     Attributes:
         num_fallbacks: proposals that are random because the fit diverged or the descents found nothing new.

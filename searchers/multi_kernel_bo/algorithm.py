@@ -65,10 +65,13 @@ class MultiKernelBOAlgorithm(BatchedAlgorithm[Choice]):
         acquisition: faithful: "random" takes the best of `num_candidates` samples, "evolution" evolves as many (table 6).
         num_initial: ours: students before the model is used, told ones of any status included.
         num_candidates: students that the acquisition function is computed for, by each kernel where faithful.
-        mutation_share, num_parents, num_edits: ours: as in `searchers.candidates`.
+        mutation_share: ours: the share of the candidates that are made of good students; the rest are fresh.
+        num_parents: ours: how many of the best predicted students they are made of.
+        num_edits: ours: the fewest and the most edits of one mutation.
         batch_size: ours: students of a step, while no result comes.
         refit_every: ours: full observations between two fits of the networks.
-        composite: ours: as in `searchers.targets`.
+        composite: ours: model the accuracy ratio and use the exact compression; None: where the space has no budget and the observed values
+            are f of the observed metrics.
         use_stopped: ours: learn from students that were stopped early, too.
         warm_start: the folder of another run, of any teacher: the first K students are those that kernels learned from its search choose
             (section 4.3 of the paper); ours then goes on without random ones.
