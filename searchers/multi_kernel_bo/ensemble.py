@@ -5,7 +5,10 @@ Notation
     mu_0  mean of the process on features, whose deviation is the calibrated one
     mu_k  mean of learned kernel k = 1 .. K
 
-    mu = mu_0 / 2 + sum_k mu_k / (2 K),   sigma = sigma_0
+    w     weight of the process on features
+    y_i   what was measured of student i; -i: predicted from all others
+
+    mu = w mu_0 + (1 - w) sum_k mu_k / K,   sigma = sigma_0
 """
 
 from __future__ import annotations
@@ -78,19 +81,44 @@ class FeatureGP(Model):
         )
 
 
+def stacking_weight(y: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+    """The weight of the first of two predictions of students, each predicted from all others, whose weighted mean errs the least.
+
+    Least squares over [0, 1] (Wolpert, "Stacked Generalization", 1992; Breiman, "Stacked Regressions", 1996):
+    w = sum_i (y_i - b_i) (a_i - b_i) / sum_i (a_i - b_i)^2.
+
+    Args:
+        y: [n] what was measured.
+        first: [n] a.
+        second: [n] b.
+
+    Returns:
+        1/2 where both predict the same.
+    """
+    difference = first - second
+    square = float(difference @ difference)
+    if not square > 0:
+        return 0.5
+    return min(max(float((y - second) @ difference) / square, 0.0), 1.0)
+
+
 class AveragedModel(Model):
-    """Half the process on features, half the mean of the learned kernels; the deviation of the former.
+    """The process on features and the mean of the learned kernels, averaged; the deviation of the former.
 
     The learned kernels' own deviations are not calibrated (they vary by how far training went), so they count by their means only.
 
     Args:
         features: the process on features.
         learned: K fitted models; with none the process on features stands alone.
+        weight: w, of the process on features.
     """
 
-    def __init__(self, features: FeatureGP, learned: Sequence[LearnedKernelGP]) -> None:
+    def __init__(
+        self, features: FeatureGP, learned: Sequence[LearnedKernelGP], weight: float = 0.5
+    ) -> None:
         super().__init__()
         self.features = features
+        self.weight = weight if learned else 1.0
         self.learned = list(
             learned
         )  # no ModuleList: an acquisition function would make their networks float64
@@ -105,7 +133,7 @@ class AveragedModel(Model):
         if not self.learned:
             return GPyTorchPosterior(base)
         learned = self.learned_means(X.reshape(-1, X.shape[-1])).reshape(X.shape[:-1])  # [..., q]
-        mean = base.mean / 2 + learned / 2
+        mean = self.weight * base.mean + (1 - self.weight) * learned
         return GPyTorchPosterior(MultivariateNormal(mean, base.lazy_covariance_matrix))
 
     def learned_means(self, X: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from benchmarks.tabular import TABLES
 from raysearch.tables import Table
 from searchers.insight import spearman
 from searchers.multi_kernel_bo.acquisition import log_expected_improvement
-from searchers.multi_kernel_bo.ensemble import AveragedModel, FeatureGP
+from searchers.multi_kernel_bo.ensemble import AveragedModel, FeatureGP, stacking_weight
 from searchers.multi_kernel_bo.fit import FitOptions, fit_all
 from searchers.multi_kernel_bo.inputs import Inputs
 from searchers.multi_kernel_bo.members import MemberOptions, make_embeddings, make_members, subsets
@@ -46,17 +46,38 @@ def new(space, inputs):
 
 
 @pytest.mark.parametrize("shape", [(8, 1), (8,), (4, 2), (2, 2, 2)])
-def test_half_of_the_mean_is_the_features_and_the_deviation_is_all_of_theirs(model, new, shape):
+@pytest.mark.parametrize("weight", [0.5, 0.8])
+def test_the_mean_is_weighted_and_the_deviation_is_that_of_the_features(model, new, shape, weight):
+    model.weight = weight
     X = new.reshape(*shape, -1)
     with torch.no_grad():
         posterior = model.posterior(X)
         features = model.features.posterior(X)
         learned = torch.stack([one.posterior(new).mean[:, 0] for one in model.learned]).mean(0)
-    expected = features.mean[..., 0] / 2 + learned.reshape(shape) / 2
+    expected = weight * features.mean[..., 0] + (1 - weight) * learned.reshape(shape)
     assert torch.allclose(posterior.mean[..., 0], expected, atol=1e-9)
     assert torch.allclose(
         posterior.distribution.covariance_matrix, features.distribution.covariance_matrix
     )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_stacked_weight_errs_the_least_of_all(seed):
+    rng = np.random.default_rng(seed)
+    y = rng.normal(size=30)
+    first, second = y + rng.normal(0, 0.5, 30), y + rng.normal(0.3, 1.5 * rng.random(), 30)
+    weights = np.linspace(0, 1, 1001)
+    errors = [np.square(w * first + (1 - w) * second - y).sum() for w in weights]
+    found = stacking_weight(y, first, second)
+    assert found == pytest.approx(weights[int(np.argmin(errors))], abs=1e-3)
+
+
+def test_the_stacked_weight_stays_within_bounds():
+    y = np.array([0.0, 1.0, 2.0])
+    assert stacking_weight(y, y, y + 1) == 1
+    assert stacking_weight(y, y + 1, y) == 0
+    assert stacking_weight(y, y + 1, y + 2) == 1  # 2 without the bound
+    assert stacking_weight(y, y, y) == 0.5
 
 
 def test_the_process_on_features_is_that_of_the_method_gp(model, space, data, new):

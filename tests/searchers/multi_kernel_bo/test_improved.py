@@ -11,9 +11,11 @@ import torch
 from searchers.batches import Snapshot
 from searchers.candidates import CandidatePool
 from searchers.multi_kernel_bo import improved
+from searchers.multi_kernel_bo.ensemble import stacking_weight
 from searchers.multi_kernel_bo.fit import FitOptions
 from searchers.multi_kernel_bo.improved import ImprovedStep, _Prediction
-from searchers.multi_kernel_bo.members import MemberOptions
+from searchers.multi_kernel_bo.knowledge import left_out
+from searchers.multi_kernel_bo.members import MemberOptions, subsets
 from searchers.targets import Targets
 from tests.searchers.multi_kernel_bo.conftest import observed, some_observed
 
@@ -98,6 +100,39 @@ def test_between_two_fits_the_networks_stay_and_the_processes_take_in_every_stud
     seen = [[len(kernel.train_targets) for kernel in model.learned] for model in models]
     assert seen[0] < seen[1] or seen[1] < seen[2]
     assert len(second) == 2
+
+
+def test_the_better_predictions_of_left_out_students_weigh_more(make_step, space, full):
+    """Values that are linear in the features, which the process on them learns at once; and noise, where neither is better."""
+    step = make_step()
+    evaluated = space.batch(one.architecture for one in full)
+    linear = space.features(evaluated).mean(axis=1)
+    linear = (linear - linear.mean()) / linear.std()
+
+    def weight(values):
+        told = [
+            replace(one, value=float(v), metrics={}) for one, v in zip(full, values, strict=True)
+        ]
+        return step.model(told, Targets.of(space, told, None), (0,)).weight
+
+    noise = np.random.default_rng(0).normal(size=len(full))
+    assert 0.25 <= weight(noise) < weight(linear) <= 0.75
+    assert weight(linear) > 0.7
+
+
+def test_a_long_search_weighs_by_the_students_that_both_have_seen(make_step, space, full):
+    """With three students for the process on features: by hand from what each predicts of these, left out."""
+    step = replace(make_step(), max_observations=3)
+    targets = Targets.of(space, full, None)
+    y = targets.values(full)
+    with torch.no_grad():
+        model = step.model(full, targets, (0,))
+        rows = subsets(len(full), step.members, [0, 2])
+        X = step.inputs(space.batch(one.architecture for one in full))
+        second = left_out(model.learned, rows, X)[0][-3:]
+    first = model.features.leave_one_out()[0]
+    expected = (0.5 + stacking_weight(y[-3:], first, second)) / 2
+    assert model.weight == pytest.approx(expected, abs=1e-9)
 
 
 def test_nothing_known_is_chosen_and_nothing_twice(make_step, full):
