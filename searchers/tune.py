@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_METRIC, DEFAULT_MODE = "reward", "max"
+UNTOLD = "%s was given no metric and mode, and Tune hands over TuneConfig's only with a param_space: %r is optimised (%s); pass both to it"
 STATE_VERSION = 1
 
 ANSWERS_PER_CALL = 20
@@ -64,8 +65,9 @@ class TuneSearcher(Searcher):
     Args:
         algorithm: who proposes.
         space: gives architectures their ids; None: the algorithm's own `space`.
-        metric: the objective's key in results; None: TuneConfig's, else "reward".
-        mode: "max" or "min"; None: TuneConfig's, else "max".
+        metric: the objective's key in results; None: TuneConfig's, which Tune hands over only where `param_space` is not empty, else
+            "reward".
+        mode: "max" or "min"; None: TuneConfig's, likewise, else "max".
         num_trials: students to evaluate before the search ends, retries and answers from the cache not counted (use Tune's
             `num_samples=-1`); None: Tune's `num_samples` decides.
         max_concurrent: trials at a time; None: no limit of ours.
@@ -149,7 +151,7 @@ class TuneSearcher(Searcher):
         if self.restore_error is not None:
             raise self.restore_error
         # settled only now: a ConcurrencyLimiter must read None before Tune has set its own
-        self._metric, self._mode = self._metric or DEFAULT_METRIC, self._mode or DEFAULT_MODE
+        self._settle()
         self._watch_polls()
         if trial_id not in self._books.live:
             limit = self.max_concurrent
@@ -163,6 +165,12 @@ class TuneSearcher(Searcher):
             self._books.live[trial_id] = trial
         trial = self._books.live[trial_id]
         return suggestion_of(trial.proposal, trial.architecture_id)
+
+    def _settle(self) -> None:
+        """Takes the defaults for what nobody gave, and says so: without a `param_space` Tune keeps TuneConfig's to itself."""
+        if self._metric is None or self._mode is None:
+            self._metric, self._mode = self._metric or DEFAULT_METRIC, self._mode or DEFAULT_MODE
+            logger.warning(UNTOLD, type(self).__name__, self._metric, self._mode)
 
     @property
     def _ended(self) -> bool:

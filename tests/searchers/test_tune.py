@@ -124,10 +124,16 @@ def test_metric_and_mode_come_from_tune_where_the_constructor_left_them_open(scr
     assert (searcher.metric, searcher.mode) == ("score", "max")
 
 
-def test_metric_and_mode_have_defaults_when_nobody_gives_them(script):
+def test_metric_and_mode_have_defaults_when_nobody_gives_them_and_this_is_said_once(script, caplog):
     searcher = TuneSearcher(script)
-    searcher.suggest("t0")
+    for number in range(2):
+        searcher.suggest(f"t{number}")
     assert (searcher.metric, searcher.mode) == ("reward", "max")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "'reward' is optimised (max); pass both" in caplog.text
+    caplog.clear()
+    TuneSearcher(script, metric="reward", mode="max").suggest("t0")
+    assert caplog.text == ""
 
 
 def test_a_param_space_with_open_domains_is_refused(script):
