@@ -52,7 +52,7 @@ def load_data(
     Args:
         name: one of DATA_SETS, `package.module:callable`, or a folder (parquet files or class folders).
         path: the folder of parquet and image_folder; where torchvision's files are (default: the user's cache folder).
-        mode: None (as stored), "L" or "RGB".
+        mode: None (as stored), "L" or "RGB"; grey pictures of 16 bits are scaled to 8 by either.
         resize: None (as stored), a side in pixels, or (height, width).
         validation: the share of the training part held out, or a number of rows; ignored where the source brings its own.
         augment: "auto" or one of `augment.AUGMENTATIONS`.
@@ -140,7 +140,7 @@ def _array_source(
     parts, notes = {}, []
     for part, (images, labels) in zip(("train", "test"), pairs, strict=False):
         pixels, note = as_images(images, part)
-        parts[part] = (convert_array(pixels, how), as_labels(labels, len(pixels), part))
+        parts[part] = (convert_array(pixels, how, part), as_labels(labels, len(pixels), part))
         if note and note not in notes:
             notes.append(note)
     return Source(name, parts, classes, notes=tuple(notes))
@@ -172,7 +172,7 @@ def _torchvision(name: str, root: Path, how: Conversion, download: bool) -> Sour
         labels = getattr(found, "targets", None)
         images, _ = as_images(found.data, part)
         values = as_labels(found.labels if labels is None else labels, len(images), part)
-        parts[part] = (convert_array(images, how), values)
+        parts[part] = (convert_array(images, how, part), values)
     return Source(name, parts, names, augment=augment)
 
 
