@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,45 @@ from raysearch.models import build, check_forward, load_teacher, trace
 from raysearch.models.latency import LatencyMeter
 
 ArrayPair = tuple[Any, Any]
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def load_data_set(
-    config: Config, arrays: tuple[ArrayPair, ArrayPair | None] | None = None
+    config: Config,
+    arrays: tuple[ArrayPair, ArrayPair | None] | None = None,
+    *,
+    teacher: nn.Module | None = None,
+    shape: Sequence[int] | None = None,
 ) -> DataSet:
-    """The configured data set, or the arrays that take its place; raises DataError."""
+    """The configured data set, or the arrays that take its place; raises DataError.
+
+    Args:
+        teacher: the module in memory that is to be fed; of one dimension, it tells [N, C, L] from [N, H, W].
+        shape: of one input, where it is known from before; None: `teacher.input_shape`, which may say nothing.
+    """
     options = config.data
+    sample = shape or config.teacher.input_shape or _sample(arrays, teacher)
     common: dict[str, Any] = {
         "validation": options.validation,
         "augment": options.augment,
         "seed": config.data_seed,
+        "sample": sample,
     }
     if arrays is not None:
         return from_arrays(*arrays, mode=options.mode, resize=options.resize, **common)
     return load_data(
         options.name, path=options.path, mode=options.mode, resize=options.resize, **common
     )
+
+
+def _sample(
+    arrays: tuple[ArrayPair, ArrayPair | None] | None, teacher: nn.Module | None
+) -> tuple[None, None] | None:
+    """(None, None), a sample of two axes, where all convolutions of the teacher are of one dimension and the arrays can be meant so."""
+    if arrays is None or teacher is None or getattr(arrays[0][0], "ndim", None) != 3:
+        return None
+    kinds = {type(module) for module in teacher.modules() if isinstance(module, _CONVOLUTIONS)}
+    return (None, None) if kinds and all(issubclass(kind, nn.Conv1d) for kind in kinds) else None
 
 
 def input_shape(config: Config, data: DataSet) -> tuple[int, ...]:

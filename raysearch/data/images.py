@@ -114,9 +114,14 @@ def convert_array(images: np.ndarray, how: Conversion, part: str = "train") -> n
     """Apply `data.mode` and `data.resize` to images that came as an array.
 
     Args:
-        images: [N, C, H, W] uint8 or float32.
+        images: [N, C, H, W] uint8 or float32; samples of another rank have neither a mode nor a size.
         part: the part's name, for messages.
     """
+    if images.ndim != 4 and (how.mode is not None or how.size is not None):
+        field = "data.mode" if how.size is None else "data.resize"
+        raise DataError(
+            f"{field} is for images [channels, height, width], but the samples have shape {list(images.shape[1:])}: leave it null"
+        )
     channels = images.shape[1]
     if how.mode is not None and channels not in (1, 3, 4):
         raise DataError(
