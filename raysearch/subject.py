@@ -50,12 +50,17 @@ def load_data_set(
 
 def _sample(
     arrays: tuple[ArrayPair, ArrayPair | None] | None, teacher: nn.Module | None
-) -> tuple[None, None] | None:
-    """(None, None), a sample of two axes, where all convolutions of the teacher are of one dimension and the arrays can be meant so."""
-    if arrays is None or teacher is None or getattr(arrays[0][0], "ndim", None) != 3:
+) -> tuple[int | None, ...] | None:
+    """What the first convolution of a teacher in memory tells of a sample's shape: how many channels, and of three axes that two are meant."""
+    if arrays is None or teacher is None:
         return None
-    kinds = {type(module) for module in teacher.modules() if isinstance(module, _CONVOLUTIONS)}
-    return (None, None) if kinds and all(issubclass(kind, nn.Conv1d) for kind in kinds) else None
+    first = next((one for one in teacher.modules() if isinstance(one, _CONVOLUTIONS)), None)
+    num_axes = getattr(arrays[0][0], "ndim", 0)
+    if first is None or num_axes not in (3, 4):
+        return None
+    if num_axes == 3:
+        return (None, None) if isinstance(first, nn.Conv1d) else None
+    return (first.in_channels, None, None)
 
 
 def input_shape(config: Config, data: DataSet) -> tuple[int, ...]:
