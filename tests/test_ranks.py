@@ -94,6 +94,13 @@ def test_a_trial_of_any_rank_trains(rank: int, tmp_path: Path) -> None:
     assert np.isfinite(result["loss"])
 
 
+@pytest.mark.parametrize("rank", [1, 3])
+def test_cells_are_for_images_only(rank: int, tmp_path: Path) -> None:
+    config = _config(tmp_path) | {"search": {"method": "bayes_nas", "trials": 2}}
+    with pytest.raises(ConfigError, match=r"search.method is 'bayes_nas', .* choose another"):
+        prepare(load_config(config), teacher=_network(rank), data=(_samples(rank), None))
+
+
 def test_a_run_of_one_dimension_gives_a_student(tmp_path: Path) -> None:
     samples, labels = _samples(1)
     result = raysearch.compress(
