@@ -153,7 +153,8 @@ def compress(
 
     Args:
         teacher: a trained module, or a name (see `teacher.model` in the configuration).
-        data: a name ("digits"), a folder, or ((x_train, y_train), (x_test, y_test)) of arrays or tensors [N, C, H, W], [N].
+        data: a name ("digits"), a folder, or ((x_train, y_train), (x_test, y_test)) of arrays or tensors [N, C, H, W] (for networks of
+            one or three dimensions [N, C, L] or [N, C, D, H, W]), [N].
         budget: any of params, macs, memory (fractions of the teacher, numbers, "60%" or "1.2M"), latency_ms, and accuracy: a floor, an
             accuracy in (0, 1] or a share of the teacher's such as "98%", which the smallest student is wanted for.
         method: who proposes (`python -m raysearch methods` lists them).

@@ -134,7 +134,7 @@ def inspect(
     Raises:
         InputError: one sentence that names the field, the value and the remedy.
     """
-    shape, classes, notes = _facts(config, data)
+    shape, classes, notes = _facts(config, data, teacher)
     _, architecture = load_graph(config, classes, shape, teacher)
     space = SearchSpace(architecture, **space_arguments(config))
     device = latency_device(config)
@@ -171,14 +171,14 @@ def inspect(
 
 
 def _facts(
-    config: Config, arrays: tuple[ArrayPair, ArrayPair | None] | None
+    config: Config, arrays: tuple[ArrayPair, ArrayPair | None] | None, teacher: nn.Module | None
 ) -> tuple[tuple[int, ...], int | None, tuple[str, ...]]:
     """The input's shape, the number of classes (None: the network's own), and notes."""
     asked = config.teacher.input_shape
     if asked is not None and arrays is None and "data" not in config.model_fields_set:
         return tuple(asked), None, ("no data are named, so the classes are the network's own",)
     try:
-        data = load_data_set(config, arrays)
+        data = load_data_set(config, arrays, teacher=teacher)
     except (ConfigError, DataError) as error:
         if asked is None:
             raise

@@ -100,7 +100,7 @@ def prepare(
     """
     check_local_resources(config)
     make_scheduler(config.schedule, epochs=config.distill.epochs)
-    data_set = load_data_set(config, data)
+    data_set = load_data_set(config, data, teacher=teacher)
     shape = input_shape(config, data_set)
     module, architecture = load_graph(config, data_set.num_classes, shape, teacher)
     has_weights = teacher is not None or config.teacher.weights is not None
@@ -120,16 +120,16 @@ def reopen(config: Config, files: RunFiles) -> Problem:
         return prepare(config, data=arrays)
     check_local_resources(config)
     make_scheduler(config.schedule, epochs=config.distill.epochs)
-    data_set = load_data_set(config, arrays)
+    architecture = Architecture.from_json(
+        (files.teacher / "architecture.json").read_text(encoding="utf-8")
+    )
+    data_set = load_data_set(config, arrays, shape=architecture.input_shape)
     before = read_json(files.data)["hash"]
     if data_set.hash != before:
         raise DataError(
             f"data.name: {config.data.name!r} has changed since the run began (hash {data_set.hash}, then {before}); "
             "restore the data, or start a new run"
         )
-    architecture = Architecture.from_json(
-        (files.teacher / "architecture.json").read_text(encoding="utf-8")
-    )
     weights = load_weights(files.teacher / "weights.safetensors")
     module = build(architecture, inherit_from=weights).eval()
     return _problem(
@@ -232,12 +232,22 @@ def _as_numpy(value: Any) -> np.ndarray:
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
 
 
-def check_teacher_accuracy(accuracy: float, data: DataSet) -> tuple[str, ...]:
+def check_teacher_accuracy(
+    accuracy: float, data: DataSet, *, given: bool = True
+) -> tuple[str, ...]:
     """Notes on a teacher that is not worth imitating.
+
+    Args:
+        given: it came with its weights; False: it was trained here.
 
     Raises:
         DataError: it knows nothing at all, so that no student can be measured against it.
     """
+    if (not math.isfinite(accuracy) or accuracy <= 0) and not given:
+        raise DataError(
+            f"teacher.epochs: the teacher, trained here, has a validation accuracy of {accuracy:.4f} on {len(data.validation)} "
+            "images; give more of them (data.validation), more teacher.epochs, or a trained teacher (teacher.weights)"
+        )
     if not math.isfinite(accuracy) or accuracy <= 0:
         raise DataError(
             f"teacher.weights: the teacher's validation accuracy is {accuracy:.4f}; its classes or its preprocessing "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,50 @@ from raysearch.models import build, check_forward, load_teacher, trace
 from raysearch.models.latency import LatencyMeter
 
 ArrayPair = tuple[Any, Any]
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def load_data_set(
-    config: Config, arrays: tuple[ArrayPair, ArrayPair | None] | None = None
+    config: Config,
+    arrays: tuple[ArrayPair, ArrayPair | None] | None = None,
+    *,
+    teacher: nn.Module | None = None,
+    shape: Sequence[int] | None = None,
 ) -> DataSet:
-    """The configured data set, or the arrays that take its place; raises DataError."""
+    """The configured data set, or the arrays that take its place; raises DataError.
+
+    Args:
+        teacher: the module in memory that is to be fed; of one dimension, it tells [N, C, L] from [N, H, W].
+        shape: of one input, where it is known from before; None: `teacher.input_shape`, which may say nothing.
+    """
     options = config.data
+    sample = shape or config.teacher.input_shape or _sample(arrays, teacher)
     common: dict[str, Any] = {
         "validation": options.validation,
         "augment": options.augment,
         "seed": config.data_seed,
+        "sample": sample,
     }
     if arrays is not None:
         return from_arrays(*arrays, mode=options.mode, resize=options.resize, **common)
     return load_data(
         options.name, path=options.path, mode=options.mode, resize=options.resize, **common
     )
+
+
+def _sample(
+    arrays: tuple[ArrayPair, ArrayPair | None] | None, teacher: nn.Module | None
+) -> tuple[int | None, ...] | None:
+    """What the first convolution of a teacher in memory tells of a sample's shape: how many channels, and of three axes that two are meant."""
+    if arrays is None or teacher is None:
+        return None
+    first = next((one for one in teacher.modules() if isinstance(one, _CONVOLUTIONS)), None)
+    num_axes = getattr(arrays[0][0], "ndim", 0)
+    if first is None or num_axes not in (3, 4):
+        return None
+    if num_axes == 3:
+        return (None, None) if isinstance(first, nn.Conv1d) else None
+    return (first.in_channels, None, None)
 
 
 def input_shape(config: Config, data: DataSet) -> tuple[int, ...]:

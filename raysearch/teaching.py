@@ -92,7 +92,9 @@ def teach(
         "accuracy": metrics["accuracy"],
         "loss": metrics["loss"],
         "weights": source,
-        "notes": list(check_teacher_accuracy(metrics["accuracy"], problem.data)),
+        "notes": list(
+            check_teacher_accuracy(metrics["accuracy"], problem.data, given=problem.has_weights)
+        ),
     }
 
 

@@ -66,7 +66,7 @@ class Training:
             assert num_views <= len(data.logits), "some views have no logits"
         self.module = module.to(data.train.device)
         if channels_last and data.train.device.type == "cpu":
-            self.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - the stub lacks this overload
+            _store_channels_last(self.module)
         self.data = data
         self.recipe = recipe
         self.seed = seed
@@ -188,6 +188,13 @@ class Training:
         lr = self.recipe.learning_rate(min(step, num_steps - 1), num_steps, steps_per_epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
+
+
+def _store_channels_last(module: nn.Module) -> None:
+    """`Module.to(memory_format=torch.channels_last)`, which refuses the five axes of a 3-d convolution's weight."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 def evaluate(

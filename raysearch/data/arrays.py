@@ -1,4 +1,4 @@
-"""Arrays and tensors from outside, checked and brought to [N, C, H, W] and [N]."""
+"""Arrays and tensors from outside, checked and brought to [N, C, H, W] (or [N, C, L], [N, C, D, H, W]) and [N]."""
 
 from __future__ import annotations
 
@@ -13,31 +13,73 @@ from raysearch.errors import DataError
 _CHANNELS = (1, 3, 4)
 
 
-def as_images(values: Any, part: str) -> tuple[np.ndarray, str | None]:
-    """Check images.
+def as_images(
+    values: Any, part: str, sample: Sequence[int | None] | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Check images, or samples of another rank.
 
     Args:
-        values: [N, C, H, W], [N, H, W] or [N, H, W, C] (C in 1, 3, 4), array, tensor or nested lists.
+        values: [N, C, H, W], [N, H, W] or [N, H, W, C] (C in 1, 3, 4), array, tensor or nested lists; also [N, C, D, H, W], and
+            [N, C, L] or [N, L] where `sample` says so.
         part: the part's name, for messages.
+        sample: the shape of one sample, channels first, where it is known, with None for an unknown size; it tells the axes apart.
 
     Returns:
-        ([N, C, H, W] uint8 or float32, a note when the last axis was taken for the channels).
+        ([N, C, ...] uint8 or float32, notes on what was assumed of the axes or the values).
     """
     images = _numpy(values, f"the images of the {part} part")
-    if images.ndim not in (3, 4) or 0 in images.shape[1:]:
+    ranks = (
+        (2, 3, 4) if sample is None else (len(sample) - 1, len(sample))
+    )  # without the images' axis
+    if images.ndim - 1 not in ranks or 0 in images.shape[1:]:
+        needed = (
+            "[N, C, H, W], [N, H, W], [N, H, W, C] or [N, C, D, H, W] is needed ([N, C, L] with teacher.input_shape [C, L])"
+            if sample is None
+            else f"{len(sample) + 1} axes, images and channels first, are needed by the teacher or teacher.input_shape"
+        )
         raise DataError(
-            f"the images of the {part} part have shape {list(images.shape)}, "
-            "but [N, C, H, W], [N, H, W] or [N, H, W, C] is needed"
+            f"the images of the {part} part have shape {list(images.shape)}, but {needed}"
         )
     if len(images) == 0:
         raise DataError(f"the {part} part of the data is empty: give at least one image")
-    note = None
-    if images.ndim == 3:
+    if images.ndim - 1 == ranks[0]:
         images = images[:, None]
-    elif images.shape[-1] in _CHANNELS and images.shape[1] not in _CHANNELS:
+    last, notes = _channels_last(images.shape[1:], sample)
+    if last:
         images = np.moveaxis(images, -1, 1)
-        note = f"images of shape {list(images.shape[1:])} were stored with the channels last"
-    return np.ascontiguousarray(_pixels(images, part)), note  # [N, C, H, W]
+    pixels, unscaled = _pixels(images, part)
+    return np.ascontiguousarray(pixels), (*notes, *unscaled)  # [N, C, ...]
+
+
+def _channels_last(
+    shape: tuple[int, ...], sample: Sequence[int | None] | None
+) -> tuple[bool, list[str]]:
+    """Whether the last axis of a sample holds the channels, and a note where that was assumed or could be doubted.
+
+    What is known of the sample decides. Else a last axis of 1, 3 or 4 is taken for the channels only where the two axes before it are
+    of comparable size, as the sides of a picture are, and the first one is no usual number of channels.
+    """
+    if sample is not None:
+        first, last = _fits(shape, sample), _fits((shape[-1], *shape[:-1]), sample)
+        if first == last and sample[0] is not None:  # data.resize or data.mode come in between
+            first, last = shape[0] == sample[0], shape[-1] == sample[0]
+        if first != last:
+            return last, [
+                f"images of shape {list(shape)} were stored with the channels last"
+            ] * last
+    if len(shape) != 3 or shape[-1] not in _CHANNELS or shape[0] in _CHANNELS:
+        return False, []
+    if max(shape[:2]) < 2 * min(shape[:2]):
+        return True, [
+            f"images of shape {list(shape)} were taken to have their channels last; teacher.input_shape can say otherwise"
+        ]
+    return False, [
+        f"images of shape {list(shape)} were taken to have their channels first; teacher.input_shape can say otherwise"
+    ]
+
+
+def _fits(shape: tuple[int, ...], sample: Sequence[int | None]) -> bool:
+    return all(size in (None, own) for own, size in zip(shape, sample, strict=True))
 
 
 def as_labels(values: Any, num_images: int, part: str) -> np.ndarray:
@@ -57,13 +99,22 @@ def as_labels(values: Any, num_images: int, part: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def check_labels(labels: np.ndarray, num_classes: int, part: str) -> None:
-    """Raise DataError naming the first label outside 0..num_classes-1 and its row."""
+def check_labels(labels: np.ndarray, num_classes: int, part: str, *, counted: bool = False) -> None:
+    """Raise DataError naming the first label outside 0..num_classes-1 and its row.
+
+    Args:
+        counted: the classes were counted in the train part, not named, so this part may have one that is missing there.
+    """
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
+        label = labels[wrong[0]]
+        remedy = (
+            "the train part has no image of that class: give some there, or leave the class out here"
+            if counted and part != "train" and label >= 0
+            else f"number the classes from 0 to {num_classes - 1}"
+        )
         raise DataError(
-            f"label {labels[wrong[0]]} in row {wrong[0]} of the {part} part is outside "
-            f"0..{num_classes - 1}: number the classes from 0 to {num_classes - 1}"
+            f"label {label} in row {wrong[0]} of the {part} part is outside 0..{num_classes - 1}: {remedy}"
         )
 
 
@@ -99,12 +150,19 @@ def _numpy(values: Any, what: str) -> np.ndarray:
     return array
 
 
-def _pixels(images: np.ndarray, part: str) -> np.ndarray:
-    """uint8 where the values are whole numbers 0..255, float32 otherwise; refuses NaN and infinity."""
+def _pixels(images: np.ndarray, part: str) -> tuple[np.ndarray, list[str]]:
+    """uint8 where the values are whole numbers 0..255, float32 otherwise, and a note on others; refuses NaN and infinity."""
     if images.dtype == np.uint8:
-        return images
-    if images.dtype.kind in "biu" and images.min() >= 0 and images.max() <= 255:
-        return images.astype(np.uint8)
+        return images, []
+    notes = []
+    if images.dtype.kind in "biu":
+        low, high = int(images.min()), int(images.max())
+        if low >= 0 and high <= 255:
+            return images.astype(np.uint8), []
+        notes.append(
+            f"the pixels of the {part} part are whole numbers from {low} to {high}, beyond 0..255, "
+            "so they are the network's input as they are, neither scaled nor normalised"
+        )
     with np.errstate(over="ignore"):
         images = images.astype(np.float32)
     if not np.isfinite(images).all():
@@ -112,4 +170,4 @@ def _pixels(images: np.ndarray, part: str) -> np.ndarray:
         raise DataError(
             f"the image in row {row} of the {part} part holds NaN or infinite pixels: clean the data"
         )
-    return images
+    return images, notes

@@ -28,12 +28,11 @@ def assemble(source: Source, *, validation: float, augment: str, seed: int) -> D
     splits, notes = _split(source, validation, seed)
     notes = (*source.notes, *notes, *_absent_classes(splits["train"].labels, classes))
     images = splits["train"].images
-    channels, height, width = images.shape[1:]
     if images.dtype == np.uint8:
         preprocessing = channel_statistics(images, source.scale or 1 / 255)
     else:  # floating-point values are taken for the network's input as they are
-        preprocessing = Preprocessing(1.0, (0.0,) * channels, (1.0,) * channels)
-    chosen = resolve_augment(augment, source.augment, (channels, height, width))
+        preprocessing = Preprocessing(1.0, (0.0,) * images.shape[1], (1.0,) * images.shape[1])
+    chosen = resolve_augment(augment, source.augment, images.shape[1:])
     settings = {
         "classes": list(classes),
         "preprocessing": preprocessing.to_dict(),
@@ -55,7 +54,7 @@ def _check(source: Source) -> tuple[str, ...]:
     images, labels = source.parts["train"]
     num_classes = len(source.classes) if source.classes else max(int(labels.max()), 0) + 1
     for part, (pixels, values) in source.parts.items():
-        check_labels(values, num_classes, part)
+        check_labels(values, num_classes, part, counted=not source.classes)
         if pixels.shape[1:] != images.shape[1:] or pixels.dtype != images.dtype:
             raise DataError(
                 f"the images of the {part} part are {pixels.dtype} {list(pixels.shape[1:])}, those of the "

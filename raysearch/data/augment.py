@@ -37,14 +37,21 @@ class Views:
         return len(self.shifts)
 
 
-def resolve_augment(augment: str, usual: str | None, shape: tuple[int, int, int]) -> str:
+def resolve_augment(augment: str, usual: str | None, shape: tuple[int, ...]) -> str:
     """What `data.augment` means for a data set.
 
     Args:
         augment: "auto" or one of AUGMENTATIONS.
         usual: what is usual for this set, or None for a user's own.
-        shape: (C, H, W).
+        shape: (C, H, W); samples of another rank are never augmented.
     """
+    if len(shape) != 3 and augment == "auto":
+        return "none"
+    if len(shape) != 3 and augment in AUGMENTATIONS[1:]:
+        raise ConfigError(
+            f"data.augment is {augment!r}, but it is for images [channels, height, width] and the samples have shape "
+            f"{list(shape)}: set none"
+        )
     if augment == "auto":
         return usual or ("crop" if min(shape[1:]) >= _MIN_CROP_SIDE else "none")
     if augment not in AUGMENTATIONS:
@@ -55,13 +62,13 @@ def resolve_augment(augment: str, usual: str | None, shape: tuple[int, int, int]
     return augment
 
 
-def crop_pad(shape: tuple[int, int, int]) -> int:
+def crop_pad(shape: tuple[int, ...]) -> int:
     """The largest shift of a random crop: an eighth of the shorter side (1 of 8 pixels, 4 of 32 as usual)."""
     return min(127, max(1, min(shape[1:]) // 8))
 
 
 def make_views(
-    num_images: int, *, num_views: int, augment: str, shape: tuple[int, int, int], seed: int
+    num_images: int, *, num_views: int, augment: str, shape: tuple[int, ...], seed: int
 ) -> Views:
     """Draw a fixed set of views.
 

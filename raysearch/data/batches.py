@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 
@@ -88,8 +89,8 @@ class DeviceBatches:
     @property
     def forward_batch_size(self) -> int:
         """512 images up to 32x32, fewer of larger ones, so that activations stay within a few hundred megabytes."""
-        height, width = self.images.shape[2:]
-        return max(_MIN_FORWARD_BATCH, min(_MAX_FORWARD_BATCH, _FORWARD_PIXELS // (height * width)))
+        places = math.prod(self.images.shape[2:])
+        return max(_MIN_FORWARD_BATCH, min(_MAX_FORWARD_BATCH, _FORWARD_PIXELS // places))
 
 
 def num_batches(num_images: int, batch_size: int) -> int:

@@ -35,14 +35,15 @@ class Preprocessing:
         """Normalise.
 
         Args:
-            pixels: [B, C, H, W] in the source's own values.
+            pixels: [B, C, H, W] (or [B, C, L], [B, C, D, H, W]) in the source's own values.
         """
         values = (
             pixels.float().mul_(self.scale) if pixels.dtype.itemsize < 4 else pixels * self.scale
         )
-        mean = values.new_tensor(self.mean)[:, None, None]
-        std = values.new_tensor(self.std)[:, None, None]
-        return values.sub_(mean).div_(std)  # [B, C, H, W]
+        ones = [1] * (pixels.ndim - 2)
+        mean = values.new_tensor(self.mean).view(-1, *ones)
+        std = values.new_tensor(self.std).view(-1, *ones)
+        return values.sub_(mean).div_(std)  # [B, C, ...]
 
     def to_dict(self) -> dict[str, Any]:
         return {"scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
@@ -57,7 +58,7 @@ class Split:
     """One part of a data set.
 
     Attributes:
-        images: [N, C, H, W] uint8 or float32, the source's own pixel values.
+        images: [N, C, H, W] (or [N, C, L], [N, C, D, H, W]) uint8 or float32, the source's own pixel values.
         labels: [N] int64, 0 <= label < number of classes.
         indices: [N] int64, the rows of the source that these are, in the source's own order.
         source: the source's part that `indices` counts in: "all", "train", "validation" or "test".
@@ -101,10 +102,9 @@ class DataSet:
         return len(self.classes)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one image; (C, L) or (C, D, H, W) of a sample that is none."""
+        return self.train.images.shape[1:]
 
     def describe(self) -> dict[str, Any]:
         """The content of a run's `data.json`: JSON-native."""

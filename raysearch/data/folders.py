@@ -1,4 +1,7 @@
-"""Folders of picture files, one folder a class: `PATH/train/CLASS/*`, `PATH/test/CLASS/*`, or `PATH/CLASS/*`."""
+"""Folders of picture files, one folder a class: `PATH/train/CLASS/*`, `PATH/test/CLASS/*`, or `PATH/CLASS/*`.
+
+Parts are told by their names in any case. Folders inside a class belong to it; whatever is hidden is left out.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,18 @@ PART_NAMES = {
     "valid": "validation",
     "val": "validation",
     "test": "test",
+    "testing": "test",
 }
+
+
+def part_of(name: str) -> str | None:
+    """The part that a folder or file of this name holds, in any case; None: it names no part."""
+    return PART_NAMES.get(name.lower())
 
 
 def load_image_folder(path: Path, how: Conversion) -> Source:
     """Read an image folder; the class names are the training part's folder names, sorted."""
-    folders = {
-        PART_NAMES[folder.name]: folder for folder in _folders(path) if folder.name in PART_NAMES
-    }
+    folders = _part_folders(path)
     if "train" not in folders:
         if folders:
             raise DataError(
@@ -38,8 +45,39 @@ def load_image_folder(path: Path, how: Conversion) -> Source:
         raise DataError(
             f"data.path: {folders['train']} has no class folders: one folder a class is needed"
         )
+    _check_layout(folders["train"], path)
     parts = {part: _load_part(folder, classes, how, part) for part, folder in folders.items()}
     return Source("image_folder", parts, tuple(classes))
+
+
+def _part_folders(path: Path) -> dict[str, Path]:
+    """The folder of each part; DataError where two claim the same one."""
+    folders: dict[str, Path] = {}
+    for folder in _folders(path):
+        part = part_of(folder.name)
+        if part in folders:
+            raise DataError(
+                f"data.path: {path} has both {folders[part].name} and {folder.name}, which mean the same "
+                f"({part}): put their pictures together or rename one"
+            )
+        if part is not None:
+            folders[part] = folder
+    return folders
+
+
+def _check_layout(train: Path, path: Path) -> None:
+    """Refuses folders that look like parts or wrappers, not like classes: no pictures of their own, only folders of some."""
+    classes = _folders(train)
+    nested = [
+        folder.name
+        for folder in classes
+        if (pictures := _pictures(folder)) and all(file.parent != folder for file in pictures)
+    ]
+    if len(nested) > 1 or len(nested) == len(classes):
+        raise DataError(
+            f"data.path: {', '.join(nested[:5])} in {train} hold no pictures but folders of pictures, so which are the "
+            f"classes cannot be told: make it {path}/train/CLASS/*.png and {path}/test/CLASS/*.png, or {path}/CLASS/*.png"
+        )
 
 
 def _load_part(
@@ -71,5 +109,7 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(
         file
         for file in folder.rglob("*")
-        if file.is_file() and file.suffix.lower() in known and not file.name.startswith(".")
+        if file.suffix.lower() in known
+        and not any(name.startswith(".") for name in file.relative_to(folder).parts)
+        and file.is_file()
     )

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysearch.data.folders import PART_NAMES
+from raysearch.data.folders import part_of
 from raysearch.data.images import Conversion, decode
 from raysearch.data.source import Source
 from raysearch.errors import DataError
@@ -49,8 +49,8 @@ def find_parts(path: Path) -> dict[str, list[Path]]:
     folder = _folder_of_files(path)
     files: dict[str, list[Path]] = {}
     for file in sorted(folder.glob("*.parquet")) + sorted(folder.glob("*/*.parquet")):
-        own = PART_NAMES.get(re.split(r"[-_.]", file.stem)[0])
-        around = PART_NAMES.get(file.parent.name) if file.parent != folder else None
+        own = part_of(re.split(r"[-_.]", file.stem)[0])
+        around = part_of(file.parent.name) if file.parent != folder else None
         if part := own or around:
             files.setdefault(part, []).append(file)
     if "train" not in files:
@@ -80,7 +80,7 @@ def _folder_of_files(path: Path) -> Path:
         if any(folder.glob("*.parquet")):
             return folder
     nested = sorted({file.parent for file in path.glob("*/*.parquet")})
-    if any(folder.name in PART_NAMES for folder in nested):
+    if any(part_of(folder.name) for folder in nested):
         return path
     if len(nested) == 1:
         return nested[0]

@@ -46,25 +46,27 @@ def load_data(
     augment: str = "auto",
     seed: int = 0,
     download: bool = True,
+    sample: Sequence[int | None] | None = None,
 ) -> DataSet:
     """Load a data set and split it.
 
     Args:
         name: one of DATA_SETS, `package.module:callable`, or a folder (parquet files or class folders).
         path: the folder of parquet and image_folder; where torchvision's files are (default: the user's cache folder).
-        mode: None (as stored), "L" or "RGB".
+        mode: None (as stored), "L" or "RGB"; grey pictures of 16 bits are scaled to 8 by either.
         resize: None (as stored), a side in pixels, or (height, width).
         validation: the share of the training part held out, or a number of rows; ignored where the source brings its own.
         augment: "auto" or one of `augment.AUGMENTATIONS`.
         seed: of the validation part; the test part never depends on it.
         download: fetch a torchvision set whose files are missing.
+        sample: the shape of one sample of a callable's arrays, where it is known (see `arrays.as_images`).
 
     Raises:
         DataError, ConfigError: one sentence with the field, its value and the remedy.
     """
     how = conversion(mode, resize)
     folder = None if path is None else Path(path).expanduser()
-    found = _load(name, folder, how, download)
+    found = _load(name, folder, how, download, sample)
     if isinstance(found, DataSet):
         return found
     return assemble(found, validation=validation, augment=augment, seed=seed)
@@ -81,21 +83,29 @@ def from_arrays(
     validation: float = 0.15,
     augment: str = "auto",
     seed: int = 0,
+    sample: Sequence[int | None] | None = None,
 ) -> DataSet:
     """A data set from arrays or tensors in memory.
 
     Args:
-        train: (images, labels); images [N, C, H, W], [N, H, W] or [N, H, W, C], labels [N].
+        train: (images, labels); images [N, C, H, W], [N, H, W] or [N, H, W, C], also [N, C, D, H, W] or, where `sample` has two
+            sizes, [N, C, L]; labels [N].
         test: the same, or None: 15 % of `train` is split off.
         classes: the names of the classes; None: their numbers.
-        mode, resize, validation, augment, seed: as in load_data.
+        mode, resize, validation, augment, seed, sample: as in load_data.
     """
     parts = as_parts(train if test is None else (train, test))
-    source = _array_source(parts, name, conversion(mode, resize), classes)
+    source = _array_source(parts, name, conversion(mode, resize), sample, classes)
     return assemble(source, validation=validation, augment=augment, seed=seed)
 
 
-def _load(name: str, path: Path | None, how: Conversion, download: bool) -> Source | DataSet:
+def _load(
+    name: str,
+    path: Path | None,
+    how: Conversion,
+    download: bool,
+    sample: Sequence[int | None] | None,
+) -> Source | DataSet:
     if name == "digits":
         return _digits(how)
     if name in _TORCHVISION:
@@ -104,7 +114,9 @@ def _load(name: str, path: Path | None, how: Conversion, download: bool) -> Sour
         return _FOLDERS[name](_existing(path, name), how)
     if ":" in name and not Path(name).exists():
         found = call(name, path)
-        return found if isinstance(found, DataSet) else _array_source(as_parts(found), name, how)
+        if isinstance(found, DataSet):
+            return found
+        return _array_source(as_parts(found), name, how, sample)
     if name and Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()
         return _FOLDERS[_kind_of_folder(folder)](folder, how)
@@ -135,14 +147,14 @@ def _array_source(
     pairs: Sequence[tuple[Any, Any]],
     name: str,
     how: Conversion,
+    sample: Sequence[int | None] | None,
     classes: tuple[str, ...] | None = None,
 ) -> Source:
     parts, notes = {}, []
     for part, (images, labels) in zip(("train", "test"), pairs, strict=False):
-        pixels, note = as_images(images, part)
-        parts[part] = (convert_array(pixels, how), as_labels(labels, len(pixels), part))
-        if note and note not in notes:
-            notes.append(note)
+        pixels, assumed = as_images(images, part, sample)
+        parts[part] = (convert_array(pixels, how, part), as_labels(labels, len(pixels), part))
+        notes += [note for note in assumed if note not in notes]
     return Source(name, parts, classes, notes=tuple(notes))
 
 
@@ -172,7 +184,7 @@ def _torchvision(name: str, root: Path, how: Conversion, download: bool) -> Sour
         labels = getattr(found, "targets", None)
         images, _ = as_images(found.data, part)
         values = as_labels(found.labels if labels is None else labels, len(images), part)
-        parts[part] = (convert_array(images, how), values)
+        parts[part] = (convert_array(images, how, part), values)
     return Source(name, parts, names, augment=augment)
 
 

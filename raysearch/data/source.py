@@ -14,7 +14,7 @@ class Source:
 
     Attributes:
         name: as in DataSet.
-        parts: "train" and perhaps "validation" and "test" -> (images [N, C, H, W], labels [N]).
+        parts: "train" and perhaps "validation" and "test" -> (images [N, C, H, W], or [N, C, L] or [N, C, D, H, W], labels [N]).
         classes: the classes' names, or None where only the labels tell.
         scale: see Preprocessing; None: 1/255. Floating-point images are not normalised at all.
         augment: what `data.augment: auto` means here; None: decided by the size.

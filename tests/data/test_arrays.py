@@ -30,10 +30,53 @@ def test_axes_become_image_channel_height_width(
 
 def test_channels_last_keeps_every_pixel_and_is_noted() -> None:
     stored = np.arange(2 * 6 * 5 * 3, dtype=np.uint8).reshape(2, 6, 5, 3)
-    images, note = as_images(stored, "train")
+    images, notes = as_images(stored, "train")
     assert images[1, 2, 3, 4] == stored[1, 3, 4, 2]
-    assert note is not None
-    assert "channels last" in note
+    assert len(notes) == 1
+    assert "channels last" in notes[0]
+
+
+@pytest.mark.parametrize("shape", [(6, 50, 1), (16, 8, 4), (128, 4, 4), (2, 40, 3)])
+def test_few_columns_are_not_taken_for_channels(shape: tuple[int, ...]) -> None:
+    images, notes = as_images(np.zeros((2, *shape)), "train")
+    assert images.shape[1:] == shape
+    assert ["channels first" in note for note in notes] == [True]
+
+
+@pytest.mark.parametrize(
+    ("stored", "sample", "expected"),
+    [
+        ((8, 8, 4), (8, 8, 4), (8, 8, 4)),  # channels first, as it is known
+        ((16, 8, 4), (4, 16, 8), (4, 16, 8)),
+        ((6, 50, 1), (6, 25, 25), (6, 50, 1)),  # data.resize comes later: the channels decide
+        ((60, 20, 3), (3, 32, 32), (3, 60, 20)),
+        ((8, 9, 3), (1, 8, 9), (3, 8, 9)),  # data.mode comes later: the shape decides
+        ((1, 40), (1, 40), (1, 40)),
+        ((40,), (1, 40), (1, 40)),
+        ((40, 2), (2, 40), (2, 40)),
+        ((7, 9), (None, None), (7, 9)),
+        ((2, 4, 5, 6), (2, 4, 5, 6), (2, 4, 5, 6)),
+        ((4, 5, 6), (1, 4, 5, 6), (1, 4, 5, 6)),
+        ((2, 4, 5, 6), None, (2, 4, 5, 6)),
+    ],
+)
+def test_the_teachers_shape_tells_the_axes_apart(
+    stored: tuple[int, ...], sample: tuple[int | None, ...] | None, expected: tuple[int, ...]
+) -> None:
+    assert as_images(np.zeros((2, *stored)), "train", sample)[0].shape == (2, *expected)
+
+
+def test_a_shape_of_another_rank_than_the_teachers_is_refused() -> None:
+    with pytest.raises(DataError, match=r"shape \[2, 1, 8, 8\], but 3 axes, .*teacher.input_shape"):
+        as_images(np.zeros((2, 1, 8, 8)), "train", (1, 64))
+
+
+def test_whole_numbers_beyond_bytes_are_noted() -> None:
+    values = np.array([[[0, 300], [-2, 5]]], np.int16)
+    _, notes = as_images(values, "test")
+    assert len(notes) == 1
+    assert "test part are whole numbers from -2 to 300" in notes[0]
+    assert as_images(values.astype(float), "test")[1] == ()
 
 
 @pytest.mark.parametrize(
@@ -65,7 +108,7 @@ def test_pixels_that_are_not_finite_are_refused_with_their_row(bad: float) -> No
         as_images(values, "test")
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 16), (4, 1, 2, 3, 3), (4, 1, 0, 3)])
+@pytest.mark.parametrize("shape", [(4,), (4, 16), (4, 1, 2, 3, 3, 3), (4, 1, 0, 3)])
 def test_shapes_that_are_no_images_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match=r"\[N, C, H, W\]"):
         as_images(np.zeros(shape), "train")

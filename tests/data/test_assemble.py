@@ -95,8 +95,13 @@ def test_labels_that_make_no_classes_are_refused(labels: np.ndarray, message: st
 
 def test_a_test_label_outside_the_training_classes_is_refused() -> None:
     images, labels = _arrays()
-    with pytest.raises(DataError, match=r"label 4 in row 0 of the test part is outside 0\.\.3"):
+    with pytest.raises(
+        DataError,
+        match=r"label 4 in row 0 of the test part is outside 0\.\.3: the train part has no",
+    ):
         from_arrays((images, labels), (images[:2], np.array([4, 1])))
+    with pytest.raises(DataError, match=r"label -1 .*: number the classes from 0 to 3"):
+        from_arrays((images, labels), (images[:2], np.array([-1, 1])))
 
 
 @pytest.mark.parametrize(

@@ -70,3 +70,48 @@ def test_a_folder_without_classes_or_training_part_is_refused(tmp_path: Path) ->
     _write(tmp_path / "test" / "a", 2)
     with pytest.raises(DataError, match="has test but no train folder"):
         load_data("image_folder", path=tmp_path)
+
+
+def test_part_names_are_understood_in_any_case(tmp_path: Path) -> None:
+    for folder in ("Train/a", "Train/b", "TEST/a", "TEST/b"):
+        _write(tmp_path / folder, 10)
+    data = load_data("image_folder", path=tmp_path)
+    assert data.classes == ("a", "b")
+    assert len(data.test) == 20
+    assert data.test.source == "test"
+
+
+@pytest.mark.parametrize("top", [("Learn", "Probe"), ("pictures",)])
+def test_folders_of_folders_are_no_classes(tmp_path: Path, top: tuple[str, ...]) -> None:
+    for name in top:
+        for label in ("a", "b"):
+            _write(tmp_path / name / label, 10)
+    with pytest.raises(
+        DataError, match=rf"{', '.join(top)} in .* hold no pictures but .*train/CLASS/\*\.png"
+    ):
+        load_data("image_folder", path=tmp_path)
+
+
+def test_folders_inside_a_class_belong_to_it(tmp_path: Path) -> None:
+    _write(tmp_path / "a", 10)
+    _write(tmp_path / "a" / "more", 10)
+    _write(tmp_path / "b" / "all", 10)
+    data = load_data("image_folder", path=tmp_path)
+    assert data.classes == ("a", "b")
+    labels = np.concatenate([part.labels for part in (data.train, data.validation, data.test)])
+    assert np.bincount(labels).tolist() == [20, 10]
+
+
+def test_hidden_folders_inside_a_class_are_left_out(tmp_path: Path) -> None:
+    root = tmp_path / ".cache"  # a hidden folder above the data hides nothing
+    for folder in ("train/a", "train/b", "test/a", "train/a/.ipynb_checkpoints", "train/b/.x/y"):
+        _write(root / folder, 10)
+    data = load_data("image_folder", path=root)
+    assert len(data.train) + len(data.validation) == 20
+
+
+def test_two_names_of_one_part_are_refused(tmp_path: Path) -> None:
+    for folder in ("train/a", "train/b", "val/a", "valid/b"):
+        _write(tmp_path / folder, 5)
+    with pytest.raises(DataError, match=r"has both val and valid, .* \(validation\)"):
+        load_data("image_folder", path=tmp_path)

@@ -83,11 +83,41 @@ def test_a_broken_picture_is_named(tmp_path: Path) -> None:
         decode([encode(pictures(1)[0, 0]), b"no picture"], 2, Conversion(), "train")
 
 
-def test_sixteen_bit_pictures_are_refused(tmp_path: Path) -> None:
+def test_sixteen_bit_pictures_are_refused_where_no_mode_is_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "deep.png"
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(file)
-    with pytest.raises(DataError, match="no 8-bit form"):
+    with pytest.raises(DataError, match=r"deep.png has 16 bits .*data.mode=L scales them"):
         decode([file], 1, Conversion(), "train")
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path, kind: str) -> None:
+    deep = np.array([[0, 128, 129, 257], [300, 32_768, 65_406, 65_535]], np.uint16)
+    expected = np.round(deep / 65_535 * 255).astype(np.uint8)  # [2, 4]
+    file = tmp_path / f"deep.{kind}"
+    Image.fromarray(deep).save(file)
+    assert np.array_equal(decode([file], 1, Conversion("L"), "x")[0, 0], expected)
+    colour = decode([file], 1, Conversion("RGB"), "x")[0]
+    assert np.array_equal(colour, np.stack([expected] * 3))
+
+
+@pytest.mark.parametrize("pixels", [np.full((4, 4), 40_000, np.int32), np.full((4, 4), 0.5, "f4")])
+@pytest.mark.parametrize("mode", [None, "L", "RGB"])
+def test_pictures_without_an_eight_bit_form_are_refused(
+    tmp_path: Path, pixels: np.ndarray, mode: str | None
+) -> None:
+    file = tmp_path / "deep.tiff"
+    Image.fromarray(pixels).save(file)
+    with pytest.raises(DataError, match="has no 8-bit form: load the data by a callable"):
+        decode([file], 1, Conversion(mode), "train")
+
+
+def test_a_size_beyond_the_machines_memory_is_refused_before_it_is_taken() -> None:
+    how = Conversion(size=(10_000_000, 10_000_000))
+    with pytest.raises(DataError, match=r"take 400000.0 GB, .*set data.resize to smaller sides"):
+        convert_array(np.zeros((4, 1, 8, 8), np.uint8), how)
+    with pytest.raises(DataError, match=r"take 400000.0 GB, .*set data.resize to smaller sides"):
+        decode([encode(image[0]) for image in pictures(4)], 4, how, "train")
 
 
 @pytest.mark.parametrize("resize", [0, -3, "big", [3], [3, 0], [1.5, 2], True])

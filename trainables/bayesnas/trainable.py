@@ -364,6 +364,17 @@ class BayesNASTrainable(RunTrainable):
     engine = "trainables.bayesnas.cells.run:SuperNetRun"
     settings_class = "raysearch.bayesnas.cells:SuperNetSettings"
 
+    @classmethod
+    def check_teacher(
+        cls, settings: Mapping[str, Any], teacher: Architecture, shape: Sequence[int]
+    ) -> None:
+        """Raises ConfigError where the inputs are no images: the cells' operations are of two dimensions."""
+        if len(shape) != 3:
+            raise ConfigError(
+                "search.method is 'bayes_nas', whose networks take images [channels, height, width], but the samples have shape "
+                f"{list(shape)}: choose another method"
+            )
+
 
 def load(path: str) -> Any:
     """What `package.module:Name` names; a class that cannot be written so may be nested, `package.module:Outer.Name`."""
