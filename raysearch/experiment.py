@@ -30,6 +30,7 @@ from raysearch.plan import Plan, make_plan
 from raysearch.problem import Problem
 from raysearch.progress import Progress
 from raysearch.pruned import PrunedStudents
+from raysearch.recovery import read_card
 from raysearch.report import (
     budget_use,
     keep_knowledge,
@@ -38,6 +39,7 @@ from raysearch.report import (
     write_report,
     write_results_table,
 )
+from raysearch.resuming import fewer_trials
 from raysearch.schedules import stage_scheduler
 from raysearch.stages import SearchStage
 from raysearch.teaching import (
@@ -129,6 +131,8 @@ class Experiment:
         plan = self._make_plan()
         # what changes on resume is kept only once the search has taken it: a refused option must not stay in the folder
         write_text(self.files.config, self.config.to_yaml())
+        if note := fewer_trials(self.config.search.trials, plan.search.num_finished):
+            self._notes.append(note)
         if not plan.pipeline.done:
             self._train(plan, teacher)
         self._look_inside(plan)
@@ -161,7 +165,7 @@ class Experiment:
     def _teacher(self) -> dict[str, Any]:
         """The teacher's card; trains it where it came without weights."""
         if self.files.teacher_card.exists():
-            card = read_json(self.files.teacher_card)
+            card = read_card(self.files)
         else:
             with self._phase("teacher"):
                 self._progress.phase("teacher", total=self.config.teacher.epochs)

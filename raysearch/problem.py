@@ -27,6 +27,7 @@ from raysearch.models.pruned import TORCH_PRUNING_FORMS, check_prunable
 from raysearch.models.pruning import pruning_importance
 from raysearch.models.states import state_of
 from raysearch.objective import Floor, ObjectiveName, parse_floor, resolve_objective
+from raysearch.recovery import read_card, read_teacher_graph
 from raysearch.schedules import make_scheduler
 from raysearch.subject import (
     ArrayPair,
@@ -121,15 +122,14 @@ def reopen(config: Config, files: RunFiles) -> Problem:
     check_local_resources(config)
     make_scheduler(config.schedule, epochs=config.distill.epochs)
     data_set = load_data_set(config, arrays)
-    before = read_json(files.data)["hash"]
+    before = read_json(files.data, holds=["hash"])["hash"]
     if data_set.hash != before:
         raise DataError(
             f"data.name: {config.data.name!r} has changed since the run began (hash {data_set.hash}, then {before}); "
             "restore the data, or start a new run"
         )
-    architecture = Architecture.from_json(
-        (files.teacher / "architecture.json").read_text(encoding="utf-8")
-    )
+    read_card(files)  # a damaged one is told before anything is done
+    architecture = read_teacher_graph(files)
     weights = load_weights(files.teacher / "weights.safetensors")
     module = build(architecture, inherit_from=weights).eval()
     return _problem(
