@@ -20,7 +20,7 @@ from typing import Any
 from raysearch.cluster import plan_resources, ray_session
 from raysearch.config import Config
 from raysearch.errors import RunError
-from raysearch.files import RunFiles, read_json, write_json, write_text
+from raysearch.files import RunFiles, write_json, write_text
 from raysearch.finish import Outcome, conclude
 from raysearch.models import export_student
 from raysearch.models.latency import LatencyMeter
@@ -30,7 +30,7 @@ from raysearch.plan import Plan, make_plan
 from raysearch.problem import Problem
 from raysearch.progress import Progress
 from raysearch.pruned import PrunedStudents
-from raysearch.recovery import read_card
+from raysearch.recovery import read_card, read_session
 from raysearch.report import (
     budget_use,
     keep_knowledge,
@@ -96,9 +96,7 @@ class Experiment:
         self._progress = progress
         self._command = command
         self._notes = list(problem.data.notes)
-        earlier = next((f for f in (files.session, files.summary) if f.exists()), None)
-        session = read_json(earlier) if earlier else {}
-        self._pending = [Proposal(**one) for one in session.get("pending", [])]
+        session, self._pending = read_session(files)
         self._pruned = PrunedStudents(problem, files.teacher, partial(labelled_batches, problem))
         self._seconds: dict[str, float] = session.get("seconds", {})
         self._seconds.pop("total", None)

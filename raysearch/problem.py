@@ -21,13 +21,13 @@ from raysearch.config import Config
 from raysearch.data import DataSet
 from raysearch.errors import ConfigError, DataError
 from raysearch.files import RunFiles, read_json
-from raysearch.models import build, load_weights
+from raysearch.models import build
 from raysearch.models.depgraph import check_torch_pruning
 from raysearch.models.pruned import TORCH_PRUNING_FORMS, check_prunable
 from raysearch.models.pruning import pruning_importance
 from raysearch.models.states import state_of
 from raysearch.objective import Floor, ObjectiveName, parse_floor, resolve_objective
-from raysearch.recovery import read_card, read_teacher_graph
+from raysearch.recovery import read_card, read_teacher_graph, read_teacher_weights
 from raysearch.schedules import make_scheduler
 from raysearch.subject import (
     ArrayPair,
@@ -130,7 +130,7 @@ def reopen(config: Config, files: RunFiles) -> Problem:
         )
     read_card(files)  # a damaged one is told before anything is done
     architecture = read_teacher_graph(files)
-    weights = load_weights(files.teacher / "weights.safetensors")
+    weights = read_teacher_weights(files)
     module = build(architecture, inherit_from=weights).eval()
     return _problem(
         config, data_set, module, architecture, has_weights=True, measured=files.latency

@@ -1,4 +1,4 @@
-"""What a run that is continued finds damaged or gone: the teacher of its folder, and the weights of fully trained students."""
+"""What a run that is continued finds in its folder, damaged or gone maybe: the teacher, the last session, the weights of fully trained students."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
 from raysearch.architecture import Architecture
 from raysearch.errors import InputError, RunFolderError
 from raysearch.files import RunFiles, read_json
 from raysearch.observations import ObservationLog
+from searchers.algorithm import Proposal
 
 CARD = ("accuracy", "loss", "macs", "notes", "num_params", "weights")
 """What the rest of a run reads in `teacher/card.json`."""
@@ -39,6 +44,37 @@ def read_teacher_graph(files: RunFiles) -> Architecture:
         ) from error
 
 
+def read_teacher_weights(files: RunFiles) -> dict[str, torch.Tensor]:
+    """The teacher's weights of a run's folder.
+
+    Raises:
+        RunFolderError: their file is missing or damaged.
+    """
+    path = files.teacher / "weights.safetensors"
+    if not _is_whole(path):
+        state = "damaged" if path.exists() else "missing"
+        raise RunFolderError(f"{path}: {state}; restore it, or start a new run")
+    return load_file(path)
+
+
+def read_session(files: RunFiles) -> tuple[dict[str, Any], list[Proposal]]:
+    """What an earlier session left: its times, and the students that were in training when it was cut.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    path = next((file for file in (files.session, files.summary) if file.exists()), None)
+    if path is None:
+        return {}, []
+    session = read_json(path, holds=["seconds", "training_s"])
+    try:
+        return session, [Proposal(**one) for one in session.get("pending", [])]
+    except TypeError as error:
+        raise RunFolderError(
+            f"{path}: damaged ({error}); restore it, or delete it: the students in training then begin anew"
+        ) from error
+
+
 def forget_lost(finished: ObservationLog, files: RunFiles) -> None:
     """Takes full trainings whose weights are gone out of a log in memory, so that these students are trained again.
 
@@ -53,7 +89,7 @@ def forget_lost(finished: ObservationLog, files: RunFiles) -> None:
     kept = []
     for record in finished.records:
         weights = files.weights / f"{record['stage']}-{record['architecture_id']}.safetensors"
-        if record["status"] == "full" and not weights.exists():
+        if record["status"] == "full" and not _is_whole(weights):
             folder = exported.get((record["architecture_id"], record.get("trial_id")))
             if folder is None:
                 continue
@@ -72,6 +108,15 @@ def _exported(files: RunFiles) -> list[tuple[Path, Mapping[str, Any]]]:
                 metrics = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            if isinstance(metrics, dict) and (path.parent / "weights.safetensors").is_file():
+            if isinstance(metrics, dict) and _is_whole(path.parent / "weights.safetensors"):
                 found.append((path.parent, metrics))
     return found
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file of weights is there and has all that its header promises."""
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False

@@ -18,7 +18,14 @@ from raysearch.errors import ConfigError, RunFolderError, RunInterrupted, Termin
 from raysearch.files import RunFiles
 from raysearch.lock import locked
 from raysearch.observations import EVALUATION, ObservationLog
-from raysearch.recovery import forget_lost, read_card, read_teacher_graph
+from raysearch.problem import reopen
+from raysearch.recovery import (
+    forget_lost,
+    read_card,
+    read_session,
+    read_teacher_graph,
+    read_teacher_weights,
+)
 from raysearch.resuming import continued_config, fewer_trials
 from raysearch.termination import sigterm_interrupts, sigterm_kept
 
@@ -141,6 +148,39 @@ def test_a_damaged_teacher_is_named(tmp_path):
     files.teacher_card.write_text("{}")
     with pytest.raises(RunFolderError, match=r"teacher/card\.json: damaged \(no 'accuracy'\)"):
         read_card(files)
+
+
+def test_teacher_weights_that_are_gone_or_cut_are_named(tmp_path):
+    files = RunFiles(tmp_path)
+    files.teacher.mkdir()
+    path = files.teacher / "weights.safetensors"
+    with pytest.raises(RunFolderError, match=r"weights\.safetensors: missing; restore"):
+        read_teacher_weights(files)
+    save_file({"w": zeros(9)}, path)
+    assert read_teacher_weights(files)["w"].shape == (9,)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RunFolderError, match=r"weights\.safetensors: damaged; restore"):
+        read_teacher_weights(files)
+
+
+def test_data_without_their_hash_are_named(tmp_path):
+    files = RunFiles(tmp_path)
+    files.teacher.mkdir()
+    files.teacher_card.write_text("{}")
+    files.data.write_text("{}")
+    with pytest.raises(RunFolderError, match=r"data\.json: damaged \(no 'hash'\); restore"):
+        reopen(load_config(), files)
+
+
+@pytest.mark.parametrize(
+    "content", [[], {}, {"seconds": {}, "training_s": 0, "pending": [{"edits": 1}]}]
+)
+def test_a_damaged_session_is_named(tmp_path, content):
+    files = RunFiles(tmp_path)
+    assert read_session(files) == ({}, [])
+    files.session.write_text(json.dumps(content))
+    with pytest.raises(RunFolderError, match=r"session\.json: damaged \("):
+        read_session(files)
 
 
 def test_full_trainings_whose_weights_are_gone_are_taken_from_the_students_or_forgotten(tmp_path):
