@@ -14,6 +14,9 @@ from raysearch.cluster import check_packages
 from raysearch.config import BudgetValue, Config, load_config
 from raysearch.errors import ConfigError, RunFolderError, RunInterrupted
 from raysearch.files import RunFiles, check_run_name, create_run_folder, read_json
+from raysearch.lock import locked
+from raysearch.resuming import continued_config
+from raysearch.termination import sigterm_interrupts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,9 +27,6 @@ if TYPE_CHECKING:
     from raysearch.exporting import Export
     from raysearch.inspection import Inspection
     from raysearch.problem import Problem
-
-RESUMABLE = ("search", "finish.students", "baselines", "schedule", "resources", "cluster")
-"""What may change when a run is continued; anything else would make its results incomparable."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,9 +257,10 @@ def run(
     problem = prepare(config, teacher=teacher, data=data)
     default = f"{folder_label(problem.data.name)}-{folder_label(config.teacher.model)}"
     files = create_run_folder(config.run.storage, config.run.name, default)
-    if data is not None:
-        save_arrays(files.arrays, data)
-    return _execute(problem, files, progress, start)
+    with locked(files.lock):
+        if data is not None:
+            save_arrays(files.arrays, data)
+        return _execute(problem, files, progress, start)
 
 
 def resume(
@@ -268,7 +269,7 @@ def resume(
     """Continues a run that was cut, or extends a finished one (`search.trials=64`).
 
     Raises:
-        InputError: not a run's folder, or an override that would change what its results mean.
+        InputError: not a run's folder, a damaged one, one that another process works on, or an override that would change what its results mean.
     """
     start = time.perf_counter()
     files = RunFiles(Path(path).expanduser().absolute())
@@ -276,18 +277,12 @@ def resume(
         raise RunFolderError(
             f"{path}: no run's folder (there is no config.yaml); give the folder of a run"
         )
-    config = load_config(files.config)
-    for text in overrides:
-        key = text.partition("=")[0]
-        if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in RESUMABLE):
-            raise ConfigError(
-                f"{key}: cannot change in a run that has results; start a new run (what may change: {', '.join(RESUMABLE)})"
-            )
-    config = load_config(files.config, overrides)
-    check_packages()
-    from raysearch.problem import reopen
+    with locked(files.lock):
+        config = continued_config(files.config, overrides)
+        check_packages()
+        from raysearch.problem import reopen
 
-    return _execute(reopen(config, files), files, progress, start)
+        return _execute(reopen(config, files), files, progress, start)
 
 
 def _execute(problem: Problem, files: RunFiles, progress: bool | None, start: float) -> Result:
@@ -299,7 +294,10 @@ def _execute(problem: Problem, files: RunFiles, progress: bool | None, start: fl
     if problem.floor is not None:
         limits["accuracy"] = problem.config.limits["accuracy"]
     try:
-        with Progress(budget_text=budget_text(limits) or "none", enabled=progress) as display:
+        with (
+            sigterm_interrupts(),
+            Progress(budget_text=budget_text(limits) or "none", enabled=progress) as display,
+        ):
             Experiment(
                 problem,
                 files,
@@ -307,8 +305,8 @@ def _execute(problem: Problem, files: RunFiles, progress: bool | None, start: fl
                 command=_command(files),
                 prepare_s=time.perf_counter() - start,
             ).run()
-    except KeyboardInterrupt:
-        raise RunInterrupted(files.folder) from None
+    except KeyboardInterrupt as error:
+        raise RunInterrupted(files.folder, cause=error) from None
     return Result.read(files.folder)
 
 

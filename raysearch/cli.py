@@ -1,6 +1,6 @@
 """The command line: a thin layer over `raysearch.api`.
 
-Exit status: 0 done, 1 a run that failed, 2 bad input (one sentence on stderr), 130 interrupted (resumable).
+Exit status: 0 done, 1 a run that failed, 2 bad input (one sentence on stderr), 130 interrupted and 143 after SIGTERM (both resumable).
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except RunInterrupted as error:
-        _fail(str(error), 130)
-    except KeyboardInterrupt:
-        _fail("interrupted before the run began", 130)
+        _fail(str(error), error.status)
+    except KeyboardInterrupt as error:
+        _fail("interrupted before the run began", getattr(error, "status", 130))
     except InputError as error:
         _fail(str(error), 2)
     except RaysearchError as error:
@@ -327,6 +327,8 @@ def _show(folder: Path) -> None:
     console.print(summary["verdict"], highlight=False)
     if summary.get("budget_use"):
         console.print(summary["budget_use"], highlight=False)
+    for note in summary["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     console.print(f"student: {folder / 'best'}", highlight=False, soft_wrap=True)
 

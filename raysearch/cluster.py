@@ -15,6 +15,7 @@ from pathlib import Path
 
 from raysearch.config import Config
 from raysearch.errors import ResourceError, ShadowedPackageError
+from raysearch.termination import sigterm_kept
 
 PACKAGES = ("searchers", "trainables")
 
@@ -136,12 +137,13 @@ def ray_session(config: Config) -> Iterator[str | None]:
         return
     address = config.cluster.address
     try:
-        started = ray.init(
-            address=address if address is not None else "local",
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            namespace="raysearch",
-        )
+        with sigterm_kept():  # Ray's own handlers end the driver with a stack
+            started = ray.init(
+                address=address if address is not None else "local",
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                namespace="raysearch",
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address is None:
             raise

@@ -25,6 +25,7 @@ from raysearch.comparing.manifest import Cell, Manifest, make_manifest, resolve_
 from raysearch.config import Config, load_config
 from raysearch.errors import RaysearchError, RunError, RunFolderError, RunInterrupted
 from raysearch.files import RunFiles, check_run_name, read_json
+from raysearch.termination import sigterm_interrupts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -230,6 +231,7 @@ def _run_cells(
     failures: dict[Cell, str] = {}
     try:
         with ExitStack() as stack:
+            stack.enter_context(sigterm_interrupts())
             for cell in waiting:
                 if cell is waiting[0]:
                     stack.enter_context(ray_session(manifest.config))
@@ -240,8 +242,8 @@ def _run_cells(
                     _run_cell(manifest, files, cell, teacher, data, progress)
                 except RunError as error:
                     failures[cell] = str(error)
-    except KeyboardInterrupt:
-        raise RunInterrupted(files.folder, "the same command") from None
+    except KeyboardInterrupt as error:
+        raise RunInterrupted(files.folder, "the same command", cause=error) from None
     return failures
 
 
@@ -322,8 +324,8 @@ def _replay_cells(
             except RunError as error:
                 failures[cell] = str(error)
             display.advance()
-    except KeyboardInterrupt:
-        raise RunInterrupted(files.folder, "the same command") from None
+    except KeyboardInterrupt as error:
+        raise RunInterrupted(files.folder, "the same command", cause=error) from None
     return failures
 
 

@@ -75,15 +75,25 @@ class ExportError(RaysearchError):
     """An exported student does not give the logits of the trained one, so nothing was written."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM reached the process; handled as Ctrl-C is, but for the exit status."""
+
+    status = 143
+
+
 class RunInterrupted(KeyboardInterrupt):
     """The user interrupted a run; `folder` is what `resume` takes.
 
     Args:
         folder: the run's.
         again: the command that continues; None: `resume`.
+        cause: what interrupted it; decides `status`, the exit status: 143 after SIGTERM, else 130.
     """
 
-    def __init__(self, folder: Path, again: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, again: str | None = None, *, cause: BaseException | None = None
+    ) -> None:
         again = again or f"python -m raysearch resume {folder}"
         super().__init__(f"interrupted; continue with: {again}")
         self.folder = folder
+        self.status: int = getattr(cause, "status", 130)

@@ -20,7 +20,7 @@ from typing import Any
 from raysearch.cluster import plan_resources, ray_session
 from raysearch.config import Config
 from raysearch.errors import RunError
-from raysearch.files import RunFiles, read_json, write_json, write_text
+from raysearch.files import RunFiles, write_json, write_text
 from raysearch.finish import Outcome, conclude
 from raysearch.models import export_student
 from raysearch.models.latency import LatencyMeter
@@ -30,6 +30,7 @@ from raysearch.plan import Plan, make_plan
 from raysearch.problem import Problem
 from raysearch.progress import Progress
 from raysearch.pruned import PrunedStudents
+from raysearch.recovery import read_card, read_session
 from raysearch.report import (
     budget_use,
     keep_knowledge,
@@ -38,6 +39,7 @@ from raysearch.report import (
     write_report,
     write_results_table,
 )
+from raysearch.resuming import fewer_trials
 from raysearch.schedules import stage_scheduler
 from raysearch.stages import SearchStage
 from raysearch.teaching import (
@@ -94,9 +96,7 @@ class Experiment:
         self._progress = progress
         self._command = command
         self._notes = list(problem.data.notes)
-        earlier = next((f for f in (files.session, files.summary) if f.exists()), None)
-        session = read_json(earlier) if earlier else {}
-        self._pending = [Proposal(**one) for one in session.get("pending", [])]
+        session, self._pending = read_session(files)
         self._pruned = PrunedStudents(problem, files.teacher, partial(labelled_batches, problem))
         self._seconds: dict[str, float] = session.get("seconds", {})
         self._seconds.pop("total", None)
@@ -129,6 +129,8 @@ class Experiment:
         plan = self._make_plan()
         # what changes on resume is kept only once the search has taken it: a refused option must not stay in the folder
         write_text(self.files.config, self.config.to_yaml())
+        if note := fewer_trials(self.config.search.trials, plan.search.num_finished):
+            self._notes.append(note)
         if not plan.pipeline.done:
             self._train(plan, teacher)
         self._look_inside(plan)
@@ -161,7 +163,7 @@ class Experiment:
     def _teacher(self) -> dict[str, Any]:
         """The teacher's card; trains it where it came without weights."""
         if self.files.teacher_card.exists():
-            card = read_json(self.files.teacher_card)
+            card = read_card(self.files)
         else:
             with self._phase("teacher"):
                 self._progress.phase("teacher", total=self.config.teacher.epochs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ class RunFiles:
     @property
     def config(self) -> Path:
         return self.folder / "config.yaml"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works on the run."""
+        return self.folder / "lock"
 
     @property
     def data(self) -> Path:
@@ -183,14 +189,21 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, holds: Sequence[str] = ()) -> Any:
     """Reads a JSON file of the run's folder.
+
+    Args:
+        holds: keys that it must have.
 
     Raises:
         RunFolderError: missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for key in holds:
+            if not isinstance(content, dict) or key not in content:
+                raise ValueError(f"no {key!r}")
+        return content
     except FileNotFoundError:
         raise RunFolderError(f"{path}: missing; {path.parent} is not a complete run") from None
     except (OSError, ValueError) as error:

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from raysearch.errors import RunFolderError
 from searchers.algorithm import Observation
+
+EVALUATION = ("architecture", "architecture_id", "value", "status", "fidelity", "curve")
+"""The keys of every line that `to_record` wrote."""
 
 
 class ObservationLog:
-    """An append-only JSON-lines file of finished evaluations; a torn last line is dropped when it is opened."""
+    """An append-only JSON-lines file of finished evaluations; a torn last line is dropped when it is opened.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the file.
+        holds: keys that every line must have.
+
+    Raises:
+        RunFolderError: a line is damaged that is not a torn last one.
+    """
+
+    def __init__(self, path: Path, *, holds: Sequence[str] = ()) -> None:
         self.path = path
-        self.records = _read_lines(path)
+        self.records = _read_lines(path, holds)
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -30,15 +42,41 @@ class ObservationLog:
         self.records.append(dict(record))
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: Path, holds: Sequence[str]) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
+    lines = enumerate(whole.split(b"\n"), start=1)
+    records = [_parsed(path, number, line, holds) for number, line in lines if line.strip()]
     if len(whole) < len(data):
         with path.open("rb+") as file:
             file.truncate(len(whole))
-    return [json.loads(line) for line in whole.splitlines() if line.strip()]
+    return records
+
+
+def _parsed(path: Path, number: int, line: bytes, holds: Sequence[str]) -> dict[str, Any]:
+    """One line; raises RunFolderError."""
+    try:
+        record = json.loads(line)
+        if not isinstance(record, dict):
+            raise ValueError(f"a {type(record).__name__}, not an object")
+        if missing := [key for key in holds if key not in record]:
+            raise ValueError(f"no {missing[0]!r}")
+        if holds and record["status"] == "full":
+            _check_full(record)
+    except ValueError as error:
+        raise RunFolderError(
+            f"{path}: line {number} is damaged ({error}); restore the file, or delete that line: nothing else is lost"
+        ) from None
+    return record
+
+
+def _check_full(record: Mapping[str, Any]) -> None:
+    """Raises ValueError where a full evaluation has no value to be ranked by."""
+    for key, kind in (("architecture", str), ("value", int | float), ("curve", list)):
+        if not isinstance(record[key], kind):
+            raise ValueError(f"{key} is {record[key]!r}")
 
 
 def to_record(observation: Observation) -> dict[str, Any]:

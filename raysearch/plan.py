@@ -15,9 +15,10 @@ from raysearch.effort import Effort
 from raysearch.errors import BudgetError
 from raysearch.files import RunFiles
 from raysearch.objective import Floor
-from raysearch.observations import ObservationLog
+from raysearch.observations import EVALUATION, ObservationLog
 from raysearch.pipeline import Pipeline
 from raysearch.problem import Problem
+from raysearch.recovery import forget_lost
 from raysearch.runs_stage import RunsStage
 from raysearch.search_state import SearchState
 from raysearch.stages import (
@@ -32,6 +33,7 @@ from searchers.algorithm import Proposal
 from searchers.prune import DEFAULT_FORMS
 from searchers.registry import Pruner, make_algorithm
 from searchers.runs import MakesRuns
+from searchers.tracking import RUN
 
 RANDOM_SEED_OFFSET = 7919
 """Keeps the random baseline's stream apart from a search that samples with the run's own seed."""
@@ -94,7 +96,8 @@ def make_plan(
         InputError: the teacher cannot be pruned as it is asked for.
     """
     config, space = problem.config, problem.space
-    finished, asked = ObservationLog(files.finished), set()
+    finished, asked = ObservationLog(files.finished, holds=(*EVALUATION, "stage")), set()
+    forget_lost(finished, files)
     # with an accuracy floor, as without a budget, the uniform student gets the size of the best one
     has_budget = bool(space.limits) and problem.floor is None
     scaled = str(space.uniform()) if has_budget else None
@@ -116,7 +119,7 @@ def make_plan(
         "search",
         method,
         num_trials=config.search.trials,
-        log=ObservationLog(files.observations),
+        log=ObservationLog(files.observations, holds=EVALUATION),
         identify=space.architecture_id,
         first=first,
         costs=partial(latency_of, problem),
@@ -172,7 +175,7 @@ def make_plan(
             "random",
             make_algorithm("random", space, config.run.seed + RANDOM_SEED_OFFSET, {}),
             num_trials=config.search.trials,
-            log=ObservationLog(files.random_observations),
+            log=ObservationLog(files.random_observations, holds=EVALUATION),
             identify=space.architecture_id,
             cache=search.record,
             busy=search.trains,
@@ -194,7 +197,7 @@ def make_plan(
             "prune",
             make_algorithm("prune", space, config.run.seed, {"forms": forms}, pruned=pruned),
             num_trials=len(forms),
-            log=ObservationLog(files.prune_observations),
+            log=ObservationLog(files.prune_observations, holds=EVALUATION),
             identify=space.architecture_id,
             cache=search.record,
             busy=search.trains,
@@ -233,7 +236,9 @@ def _runs_stage(
     if not isinstance(method, MakesRuns):
         return None
     identity = problem.architecture.id
-    stage = RunsStage(method, log=ObservationLog(files.runs), architecture_id=identity)
+    stage = RunsStage(
+        method, log=ObservationLog(files.runs, holds=(*EVALUATION, RUN)), architecture_id=identity
+    )
     stage.requeue(one for one in pending if one.extra.get("stage") == RunsStage.name)
     return stage
 
@@ -275,9 +280,9 @@ def first_candidates(
         if name != "uniform":
             found += pruned([name]) if pruned else []
         elif floor is not None:
-            found += map(Proposal, _ladder(config, space, size))
+            found += [Proposal(one, {"origin": "uniform"}) for one in _ladder(config, space, size)]
         elif space.limits:
-            found.append(Proposal(str(space.uniform())))
+            found.append(Proposal(str(space.uniform()), {"origin": "uniform"}))
     return found
 
 

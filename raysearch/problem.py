@@ -21,12 +21,13 @@ from raysearch.config import Config
 from raysearch.data import DataSet
 from raysearch.errors import ConfigError, DataError
 from raysearch.files import RunFiles, read_json
-from raysearch.models import build, load_weights
+from raysearch.models import build
 from raysearch.models.depgraph import check_torch_pruning
 from raysearch.models.pruned import TORCH_PRUNING_FORMS, check_prunable
 from raysearch.models.pruning import pruning_importance
 from raysearch.models.states import state_of
 from raysearch.objective import Floor, ObjectiveName, parse_floor, resolve_objective
+from raysearch.recovery import read_card, read_teacher_graph, read_teacher_weights
 from raysearch.schedules import make_scheduler
 from raysearch.subject import (
     ArrayPair,
@@ -120,17 +121,16 @@ def reopen(config: Config, files: RunFiles) -> Problem:
         return prepare(config, data=arrays)
     check_local_resources(config)
     make_scheduler(config.schedule, epochs=config.distill.epochs)
-    architecture = Architecture.from_json(
-        (files.teacher / "architecture.json").read_text(encoding="utf-8")
-    )
+    read_card(files)  # a damaged one is told before anything is done
+    architecture = read_teacher_graph(files)
     data_set = load_data_set(config, arrays, shape=architecture.input_shape)
-    before = read_json(files.data)["hash"]
+    before = read_json(files.data, holds=["hash"])["hash"]
     if data_set.hash != before:
         raise DataError(
             f"data.name: {config.data.name!r} has changed since the run began (hash {data_set.hash}, then {before}); "
             "restore the data, or start a new run"
         )
-    weights = load_weights(files.teacher / "weights.safetensors")
+    weights = read_teacher_weights(files)
     module = build(architecture, inherit_from=weights).eval()
     return _problem(
         config, data_set, module, architecture, has_weights=True, measured=files.latency

@@ -114,6 +114,15 @@ def test_the_uniform_student_is_trained_where_the_search_ended_before_it(tmp_pat
     assert sorted(stage for stage, _, _ in trained) == ["finish", "search", "uniform"]
 
 
+@pytest.mark.parametrize("budget", [{"params": 0.05}, {"accuracy": "90%"}])
+def test_the_scaled_students_that_a_search_begins_with_say_their_origin(budget):
+    search = {"trials": 16, "first": ["uniform"]}
+    problem = prepare(load_config({"search": search, "budget": budget}))
+    found = first_candidates(problem.config, problem.space, floor=problem.floor, size="params")
+    assert found
+    assert {proposal.extra["origin"] for proposal in found} == {"uniform"}
+
+
 def test_an_empty_list_of_first_candidates_leaves_all_trials_to_the_method(tmp_path):
     search = {"method": "evolution", "trials": 3, "first": []}
     config = {"search": search, "baselines": ["random"], "finish": {"students": 1}}
