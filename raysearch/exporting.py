@@ -72,7 +72,7 @@ def export(
     format: str,
     output: str | Path | None = None,
     *,
-    student: str = "best",
+    student: str | int = "best",
 ) -> Export:
     """Writes a finished student in a format that other programs read.
 
@@ -117,7 +117,7 @@ def _format(name: str) -> Format:
     return FORMATS[name]
 
 
-def _student_folder(source: Path, student: str) -> Path:
+def _student_folder(source: Path, student: str | int) -> Path:
     """The folder of the student that is meant."""
     if not source.is_dir():
         raise RunFolderError(f"{source}: no such folder; give the folder of a run or of a student")
@@ -130,7 +130,7 @@ def _student_folder(source: Path, student: str) -> Path:
         raise RunFolderError(f"{source}: holds no finished student ({what})")
     if student == "best":
         return (files.best if files.best.exists() else files.students / found[0]).resolve()
-    name = f"{int(student):03d}" if student.isdecimal() else student
+    name = f"{int(student):03d}" if str(student).isdecimal() else str(student)
     if name not in found:
         raise RunFolderError(
             f"student: {student!r} is not in {files.students}; choose best, {', '.join(found)}"

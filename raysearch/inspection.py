@@ -135,7 +135,8 @@ def inspect(
         InputError: one sentence that names the field, the value and the remedy.
     """
     shape, classes, notes = _facts(config, data)
-    _, architecture = load_graph(config, classes, shape, teacher)
+    cast: list[str] = []
+    _, architecture = load_graph(config, classes, shape, teacher, notes=cast)
     space = SearchSpace(architecture, **space_arguments(config))
     device = latency_device(config)
     meter: Callable[[Architecture], float] = LatencyMeter(device)
@@ -166,7 +167,7 @@ def inspect(
         device=device,
         limits=limits,
         problem=problem,
-        notes=(*notes, *_elsewhere(config, device), *_floor(config)),
+        notes=(*notes, *cast, *_elsewhere(config, device), *_floor(config)),
     )
 
 

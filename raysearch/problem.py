@@ -59,6 +59,7 @@ class Problem:
         objective: how they are rewarded.
         floor: the accuracy that a student must reach; None: none is asked for.
         run_settings: what the runs of the method are told, where it makes runs.
+        notes: what is worth knowing of the teacher, as sentences.
     """
 
     config: Config
@@ -70,6 +71,7 @@ class Problem:
     objective: ObjectiveName
     floor: Floor | None = None
     run_settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> str:
@@ -102,9 +104,12 @@ def prepare(
     make_scheduler(config.schedule, epochs=config.distill.epochs)
     data_set = load_data_set(config, data)
     shape = input_shape(config, data_set)
-    module, architecture = load_graph(config, data_set.num_classes, shape, teacher)
+    notes: list[str] = []
+    module, architecture = load_graph(config, data_set.num_classes, shape, teacher, notes=notes)
     has_weights = teacher is not None or config.teacher.weights is not None
-    return _problem(config, data_set, module, architecture, has_weights=has_weights)
+    return _problem(
+        config, data_set, module, architecture, has_weights=has_weights, notes=tuple(notes)
+    )
 
 
 def reopen(config: Config, files: RunFiles) -> Problem:
@@ -155,6 +160,7 @@ def _problem(
     *,
     has_weights: bool,
     measured: Path | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Problem:
     """The problem of a loaded teacher; `measured` is a file of earlier measurements of latency."""
     space = make_space(config, architecture, measured)
@@ -192,6 +198,7 @@ def _problem(
         objective,
         floor,
         settings.to_dict() if isinstance(method, MakesRuns) and settings is not None else {},
+        notes,
     )
 
 

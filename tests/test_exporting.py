@@ -134,6 +134,10 @@ def test_an_existing_folder_gets_the_file_and_a_former_export_is_replaced(run, t
     assert done.path.stat().st_size == done.size_bytes > 1000
 
 
+def test_a_students_number_may_be_a_number(run):
+    assert raysearch.export(run, "torch", student=2).path.name == "student-002.pt2"
+
+
 class Off(nn.Module):
     """A network whose logits are a little off."""
 
@@ -199,6 +203,7 @@ BAD = {
     "unknown format": (None, ["--format", "onxx"], ["format", "onxx", "onnx, torch, source"]),
     "unfinished run": (unfinished, [], ["run", "no finished student", "not finished"]),
     "unknown student": (None, ["--student", "007"], ["student", "'007'", "001, 002"]),
+    "student 0": (None, ["--student", "0"], ["student", "'0'", "001, 002"]),
     "student that is a path": (None, ["--student", "../x"], ["student", "'../x'"]),
     "output below a file": (None, ["--output", "run/data.json/x"], ["output", "data.json"]),
     "output that is a file": (None, ["--output", "run/data.json"], ["output", "give a folder"]),
