@@ -112,3 +112,8 @@ def test_a_module_and_a_weights_file_are_not_both_taken():
     config = load_config({"teacher": {"weights": "mine.pt"}})
     with pytest.raises(ConfigError, match=r"teacher.weights: 'mine.pt'.*null"):
         raysearch.prepare(config, teacher=network())
+
+
+def test_of_equally_similar_names_that_with_the_same_beginning_is_suggested():
+    with pytest.raises(ConfigError, match=r"did you mean 'resnet1[48]'"):
+        load_graph(load_config(None, "teacher.model=resnet15"), 10, (1, 8, 8))
