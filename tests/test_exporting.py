@@ -15,7 +15,7 @@ from torch import nn
 import raysearch
 from raysearch import cli, exporting
 from raysearch.architecture import SearchSpace
-from raysearch.errors import ExportError
+from raysearch.errors import ConfigError, ExportError, InputError, WeightsError
 from raysearch.models import build, export_student, formats, load_teacher, trace
 from raysearch.models.tracing.capture import reason
 
@@ -245,7 +245,7 @@ def test_a_precision_that_onnx_cannot_be_checked_in_is_refused(tmp_path):
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).to(torch.bfloat16)
     architecture = trace(teacher, (3, 2, 2))
     export_student(tmp_path, architecture, build(architecture, inherit_from=teacher))
-    with pytest.raises(raysearch.errors.ConfigError, match="bfloat16"):
+    with pytest.raises(ConfigError, match="bfloat16"):
         raysearch.export(tmp_path, "onnx")
     assert raysearch.export(tmp_path, "torch").difference == 0
 
@@ -327,10 +327,10 @@ def test_weights_of_another_student_are_refused(run, student, tmp_path):
     export_student(tmp_path / "wider", wider, build(wider))
     weights = tmp_path / "other" / "weights.safetensors"
     weights.write_bytes((tmp_path / "wider" / "weights.safetensors").read_bytes())
-    with pytest.raises(raysearch.errors.WeightsError, match=r"1\.weight"):
+    with pytest.raises(WeightsError, match=r"1\.weight"):
         raysearch.export(tmp_path / "other", "source")
     weights.write_bytes((run / "best" / "weights.safetensors").read_bytes())
-    with pytest.raises(raysearch.errors.WeightsError, match=r"'1\.weight' is missing"):
+    with pytest.raises(WeightsError, match=r"'1\.weight' is missing"):
         raysearch.export(tmp_path / "other", "source")
 
 
@@ -340,7 +340,7 @@ def test_an_architecture_of_absurd_size_is_refused_before_it_is_built(tmp_path):
     file = tmp_path / "architecture.json"
     absurd = file.read_text().replace('"out_features":3', '"out_features":900000000000')
     file.write_text(absurd.replace('"shape":[3]', '"shape":[900000000000]'))
-    with pytest.raises(raysearch.errors.InputError, match="900000000000"):
+    with pytest.raises(InputError, match="900000000000"):
         raysearch.export(tmp_path, "source")
 
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import raysearch
 from raysearch import cli, inspection
 from raysearch.architecture import SearchSpace
-from raysearch.errors import BudgetError
+from raysearch.errors import BudgetError, InputError
 from raysearch.models import build, load_teacher, trace
 
 USER_CODE = """
@@ -124,9 +124,9 @@ def test_the_documented_keys_are_those_of_the_json(digits):
     ],
 )
 def test_what_a_run_would_refuse_is_refused(override, words):
-    with pytest.raises(raysearch.errors.InputError, match=words) as looked:
+    with pytest.raises(InputError, match=words) as looked:
         raysearch.inspect(raysearch.load_config(None, override))
-    with pytest.raises(raysearch.errors.InputError) as prepared:
+    with pytest.raises(InputError) as prepared:
         raysearch.prepare(raysearch.load_config(None, override))
     assert str(looked.value) == str(prepared.value)
 
