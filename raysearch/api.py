@@ -143,8 +143,8 @@ def compress(
     seed: int | None = None,
     storage: str | None = None,
     name: str | None = None,
-    config: str | Path | Mapping[str, Any] | None = None,
-    overrides: Sequence[str] = (),
+    config: str | Path | Mapping[str, Any] | Config | None = None,
+    overrides: Sequence[str] | str = (),
     progress: bool | None = None,
 ) -> Result:
     """Searches for a small student of a trained teacher, trains it fully, and writes a report.
@@ -162,14 +162,18 @@ def compress(
         epochs: of each trial of the search.
         seed: of everything random.
         storage, name: the run's folder is STORAGE/NAME.
-        config: a YAML file, or a mapping of configuration keys.
-        overrides: `key.path=value` strings, as on the command line.
+        config: a YAML file, a mapping of configuration keys, or a `Config`.
+        overrides: `key.path=value` strings, as on the command line, or a single one.
         progress: show the display; None: where a terminal is attached, else plain lines.
 
     Raises:
         InputError: before any trial starts, with the field, the value and the remedy.
         RunError: no student could be trained.
     """
+    if teacher is not None and not isinstance(teacher, str):
+        from raysearch.subject import check_module
+
+        check_module(teacher)
     named: dict[str, Any] = {
         "teacher": None if teacher is None else {"model": _teacher_name(teacher)},
         "data": _data_section(data),
@@ -189,7 +193,7 @@ def export(
     format: str,
     output: str | Path | None = None,
     *,
-    student: str = "best",
+    student: str | int = "best",
 ) -> Export:
     """Writes a finished student for other programs, and checks that it gives the same logits.
 
@@ -197,7 +201,7 @@ def export(
         source: a run, or a student; or the folder of one.
         format: "onnx" (needs the extra of that name), "torch" (a `torch.export` program), or "source" (a folder).
         output: where to; default: in the folder `export` of the run.
-        student: "best" or a number such as "002", where `source` is a run.
+        student: "best" or a number such as "002" or 2, where `source` is a run.
 
     Raises:
         InputError: with the field, the value and the remedy.
@@ -264,7 +268,7 @@ def run(
 
 
 def resume(
-    path: str | Path, overrides: Sequence[str] = (), *, progress: bool | None = None
+    path: str | Path, overrides: Sequence[str] | str = (), *, progress: bool | None = None
 ) -> Result:
     """Continues a run that was cut, or extends a finished one (`search.trials=64`).
 
@@ -278,7 +282,9 @@ def resume(
             f"{path}: no run's folder (there is no config.yaml); give the folder of a run"
         )
     with locked(files.lock):
-        config = continued_config(files.config, overrides)
+        config = continued_config(
+            files.config, [overrides] if isinstance(overrides, str) else overrides
+        )
         check_packages()
         from raysearch.problem import reopen
 
@@ -333,6 +339,10 @@ def _with(
         given = {key: value for key, value in (values or {}).items() if value is not None}
         merged[section] = {**merged[section], **given}
     if budget is not None:
+        if not isinstance(budget, Mapping):
+            raise ConfigError(
+                f"budget: {budget!r} does not say what is limited; give {{'params': {budget!r}}}, or macs, memory, latency_ms or accuracy"
+            )
         merged["budget"] = dict(budget)
     return merged
 

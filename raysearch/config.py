@@ -221,7 +221,7 @@ class Config(_Section):
     data: DataConfig = DataConfig()
     space: SpaceConfig = SpaceConfig()
     budget: BudgetConfig | None = BudgetConfig(params=0.05)
-    objective: Literal["auto", "f", "naive", "accuracy", "pareto"] = "auto"
+    objective: Literal["auto", "f", "naive", "accuracy"] = "auto"
     search: SearchConfig = SearchConfig()
     distill: DistillConfig = DistillConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -251,14 +251,14 @@ class Config(_Section):
 
 
 def load_config(
-    source: str | Path | Mapping[str, Any] | None = None,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    source: str | Path | Mapping[str, Any] | Config | None = None,
+    overrides: Sequence[str] | str | Mapping[str, Any] = (),
 ) -> Config:
     """Reads, merges and checks a configuration.
 
     Args:
-        source: a YAML file, a mapping of any configuration keys, or None for the defaults.
-        overrides: `key.path=value` strings (values are YAML), or a mapping.
+        source: a YAML file, a mapping of any configuration keys, a `Config`, or None for the defaults.
+        overrides: `key.path=value` strings (values are YAML) or a single one, or a mapping.
 
     Raises:
         ConfigError: one sentence that names the key, the value and the remedy.
@@ -267,12 +267,18 @@ def load_config(
         raw: dict[str, Any] = {}
     elif isinstance(source, Mapping):
         raw = plain(source)
+    elif isinstance(source, Config):
+        raw = source.model_dump(exclude_unset=True)
+    elif not isinstance(source, str | Path):
+        raise ConfigError(
+            f"config: it is of type {type(source).__name__}; give a YAML file, a mapping of keys, or a Config"
+        )
     else:
         raw = read_yaml(Path(source))
     if isinstance(overrides, Mapping):
         raw = merge(raw, plain(overrides))
     else:
-        for text in overrides:
+        for text in [overrides] if isinstance(overrides, str) else overrides:
             raw = merge(raw, parse_override(text))
     return parse_config(raw)
 
@@ -288,9 +294,7 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
 
 
 def _check_whole(config: Config) -> None:
-    """What no single field can tell, and what is not available yet."""
-    if config.objective == "pareto":
-        raise ConfigError("objective: 'pareto' is not available yet; leave it at 'auto'")
+    """What no single field can tell."""
     if config.budget is not None and not config.limits:
         raise ConfigError(
             "budget: no key is set; give one of params, macs, memory, latency_ms and accuracy, or `budget: null` for none"

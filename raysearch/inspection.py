@@ -31,6 +31,7 @@ from torch import nn
 
 from raysearch.architecture import Architecture, Edits, SearchSpace
 from raysearch.architecture.groups import ChannelGroup
+from raysearch.checking import check_method, check_names
 from raysearch.config import Config
 from raysearch.errors import BudgetError, ConfigError, DataError
 from raysearch.models.latency import LatencyMeter
@@ -134,8 +135,10 @@ def inspect(
     Raises:
         InputError: one sentence that names the field, the value and the remedy.
     """
+    check_names(config)
     shape, classes, notes = _facts(config, data, teacher)
-    _, architecture = load_graph(config, classes, shape, teacher)
+    cast: list[str] = []
+    module, architecture = load_graph(config, classes, shape, teacher, notes=cast)
     space = SearchSpace(architecture, **space_arguments(config))
     device = latency_device(config)
     meter: Callable[[Architecture], float] = LatencyMeter(device)
@@ -149,6 +152,9 @@ def inspect(
     try:
         within = make_space(config, architecture)
         limits, meter = within.limits, within.meter or meter
+        check_method(
+            config, within, module, architecture, architecture[architecture.output].shape[-1]
+        )
         if limits:
             shown["uniform"] = within.uniform()
     except BudgetError as error:
@@ -166,7 +172,7 @@ def inspect(
         device=device,
         limits=limits,
         problem=problem,
-        notes=(*notes, *_elsewhere(config, device), *_floor(config)),
+        notes=(*notes, *cast, *_elsewhere(config, device), *_floor(config)),
     )
 
 

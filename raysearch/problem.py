@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,15 @@ import torch
 from torch import nn
 
 from raysearch.architecture import Architecture, SearchSpace
+from raysearch.checking import check_method, check_names, try_metrics
 from raysearch.cluster import check_local_resources
 from raysearch.config import Config
 from raysearch.data import DataSet
-from raysearch.errors import ConfigError, DataError
+from raysearch.errors import DataError
 from raysearch.files import RunFiles, read_json
 from raysearch.models import build
-from raysearch.models.depgraph import check_torch_pruning
-from raysearch.models.pruned import TORCH_PRUNING_FORMS, check_prunable
-from raysearch.models.pruning import pruning_importance
-from raysearch.models.states import state_of
 from raysearch.objective import Floor, ObjectiveName, parse_floor, resolve_objective
 from raysearch.recovery import read_card, read_teacher_graph, read_teacher_weights
-from raysearch.schedules import make_scheduler
 from raysearch.subject import (
     ArrayPair,
     input_shape,
@@ -37,11 +33,7 @@ from raysearch.subject import (
     make_space,
     space_arguments,
 )
-from raysearch.trials import trainable_of
-from searchers.prune import DEFAULT_FORMS
-from searchers.registry import make_algorithm
 from searchers.runs import MakesRuns
-from trainables.reports import load_metrics
 
 SIZES = ("params", "macs", "memory")
 
@@ -60,6 +52,7 @@ class Problem:
         objective: how they are rewarded.
         floor: the accuracy that a student must reach; None: none is asked for.
         run_settings: what the runs of the method are told, where it makes runs.
+        notes: what is worth knowing of the teacher, as sentences.
     """
 
     config: Config
@@ -71,6 +64,7 @@ class Problem:
     objective: ObjectiveName
     floor: Floor | None = None
     run_settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> str:
@@ -100,12 +94,15 @@ def prepare(
         InputError: one sentence that names the field, the value and the remedy.
     """
     check_local_resources(config)
-    make_scheduler(config.schedule, epochs=config.distill.epochs)
+    check_names(config)
     data_set = load_data_set(config, data, teacher=teacher)
     shape = input_shape(config, data_set)
-    module, architecture = load_graph(config, data_set.num_classes, shape, teacher)
+    notes: list[str] = []
+    module, architecture = load_graph(config, data_set.num_classes, shape, teacher, notes=notes)
     has_weights = teacher is not None or config.teacher.weights is not None
-    return _problem(config, data_set, module, architecture, has_weights=has_weights)
+    return _problem(
+        config, data_set, module, architecture, has_weights=has_weights, notes=tuple(notes)
+    )
 
 
 def reopen(config: Config, files: RunFiles) -> Problem:
@@ -120,7 +117,7 @@ def reopen(config: Config, files: RunFiles) -> Problem:
     if not files.teacher_card.exists():
         return prepare(config, data=arrays)
     check_local_resources(config)
-    make_scheduler(config.schedule, epochs=config.distill.epochs)
+    check_names(config)
     read_card(files)  # a damaged one is told before anything is done
     architecture = read_teacher_graph(files)
     data_set = load_data_set(config, arrays, shape=architecture.input_shape)
@@ -137,16 +134,6 @@ def reopen(config: Config, files: RunFiles) -> Problem:
     )
 
 
-def _check_runs(
-    trainable: Any, method: object, architecture: Architecture, shape: Sequence[int]
-) -> None:
-    """Lets the trainable of a method of runs refuse a teacher before anything is trained."""
-    check = getattr(trainable, "check_teacher", None)
-    settings = getattr(method, "settings", None)
-    if isinstance(method, MakesRuns) and check is not None and settings is not None:
-        check(settings.to_dict(), architecture, shape)
-
-
 def _problem(
     config: Config,
     data: DataSet,
@@ -155,27 +142,12 @@ def _problem(
     *,
     has_weights: bool,
     measured: Path | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Problem:
     """The problem of a loaded teacher; `measured` is a file of earlier measurements of latency."""
     space = make_space(config, architecture, measured)
-    search = config.search
-    method = make_algorithm(
-        search.method, space, config.run.seed, search.options, warm_start=search.warm_start
-    )
-    _check_runs(trainable_of(method), method, architecture, data.shape)
-    if isinstance(method, MakesRuns) and "accuracy" in config.limits:
-        raise ConfigError(
-            f"budget.accuracy is set, but a run of the method {search.method!r} holds params, macs and memory only: limit one of these"
-        )
-    if check_reports := getattr(method, "check_reports", None):
-        check_reports((*config.distill.report, *space.limits), data.num_classes)
-    _check_pruning(config, space, module)
-    if config.distill.metrics is not None:
-        load_metrics(config.distill.metrics)
-    if config.distill.inherit == "pruning":  # which not every teacher allows
-        state = state_of(module)
-        device = next(iter(state.values())).device
-        pruning_importance(architecture, state, torch.zeros(2, *data.shape, device=device))
+    method = check_method(config, space, module, architecture, data.num_classes)
+    try_metrics(config, space, module)
     budget = config.limits
     floor = parse_floor(budget["accuracy"]) if "accuracy" in budget else None
     objective = resolve_objective(
@@ -192,25 +164,8 @@ def _problem(
         objective,
         floor,
         settings.to_dict() if isinstance(method, MakesRuns) and settings is not None else {},
+        notes,
     )
-
-
-def _check_pruning(config: Config, space: SearchSpace, module: nn.Module) -> None:
-    """Raises InputError where pruned students are asked for and cannot be had."""
-    search, options = config.search, config.search.options
-    first = [] if search.method == "random" or search.first == "auto" else search.first
-    wanted = {
-        "search.method 'prune'": options.get("forms", DEFAULT_FORMS)
-        if search.method == "prune"
-        else (),
-        "search.first": [form for form in first if form != "uniform"],
-        "baselines": DEFAULT_FORMS if "prune" in config.baselines else (),
-    }
-    for key, forms in wanted.items():
-        if forms:
-            check_prunable(space, key)
-        if set(forms) & set(TORCH_PRUNING_FORMS):
-            check_torch_pruning(space, state_of(module), key)
 
 
 def save_arrays(path: Path, data: tuple[ArrayPair, ArrayPair | None]) -> None:

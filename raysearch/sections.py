@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,13 +81,17 @@ def parse_override(text: str) -> dict[str, Any]:
 
 
 def plain(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """A deep copy in plain dicts and lists."""
+    """A deep copy in plain dicts, lists and numbers, whoever made them (numpy's are none to YAML)."""
 
     def copy(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {key: copy(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [copy(item) for item in value]
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            return int(value)
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            return float(value)
         return str(value) if isinstance(value, Path) else value
 
     return copy(mapping)

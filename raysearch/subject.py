@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from torch import nn
 from raysearch.architecture import Architecture, SearchSpace
 from raysearch.config import Config
 from raysearch.data import DataSet, from_arrays, load_data
-from raysearch.errors import DataError, InputError
+from raysearch.errors import ConfigError, DataError, InputError
 from raysearch.models import build, check_forward, load_teacher, trace
 from raysearch.models.latency import LatencyMeter
+from raysearch.models.tracing.capture import reason
 
 ArrayPair = tuple[Any, Any]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -79,24 +82,34 @@ def load_graph(
     num_classes: int | None,
     shape: tuple[int, ...],
     teacher: nn.Module | None = None,
+    *,
+    notes: list[str] | None = None,
 ) -> tuple[nn.Module, Architecture]:
-    """The teacher in evaluation mode, and its graph; of several outputs only the logits are left.
+    """The teacher in evaluation mode and in float32, and its graph; of several outputs only the logits are left.
+
+    A module of the caller's stays as it is: what is returned is a network of its own with the same weights.
 
     Args:
         num_classes: of the data; None: what the network has by default.
         shape: of one input.
         teacher: a module that takes the place of `teacher.model`.
+        notes: gets a sentence where the teacher was cast to float32.
 
     Raises:
         InputError: one sentence that names the teacher and what is wrong with it.
     """
     index = config.teacher.output_index
+    if teacher is not None:
+        check_module(teacher)
+        _refuse_two_weights(config)
     name = config.teacher.model if teacher is None else type(teacher).__name__
     try:
-        module = teacher or _load_teacher(config, num_classes, shape)
+        made = _load_teacher(config, num_classes, shape) if teacher is None else teacher
+        module = _in_float32(made, notes)
         check_forward(module, shape, num_classes, index)
         architecture = trace(module, shape, output_index=index)
-        if index is not None:  # from here on the teacher has one output, the same bit for bit
+        # from here on the teacher has one output, and is not the caller's own object; the same bit for bit
+        if index is not None or module is teacher:
             module = build(architecture, inherit_from=module)
     except InputError as error:
         text = str(error)
@@ -104,6 +117,62 @@ def load_graph(
             text = f"teacher.model {name!r}: {text}"
         raise type(error)(text.replace(" output_index", " teacher.output_index")) from error
     return module.eval(), architecture
+
+
+def check_module(teacher: object) -> None:
+    """Raises ConfigError where a teacher in memory is not a module, with what to do about what it is."""
+    if isinstance(teacher, nn.Module):
+        if "_parameters" not in vars(teacher):
+            raise ConfigError(
+                f"teacher: {type(teacher).__name__} is no complete module: its __init__ must call super().__init__() first"
+            )
+        return
+    if isinstance(teacher, type):
+        what, remedy = f"the class {teacher.__name__}", "give an instance of it with its weights"
+    elif isinstance(teacher, Mapping):
+        what, remedy = (
+            "a mapping such as a state_dict, which has no network",
+            "load it into the network with load_state_dict, and give that",
+        )
+    elif isinstance(teacher, Path):
+        what, remedy = (
+            f"the path {str(teacher)!r}",
+            "name the network, and give the file as config={'teacher': {'weights': ...}}",
+        )
+    elif inspect.isroutine(teacher):
+        what, remedy = f"the function {teacher.__name__}", "call it, and give the module it returns"
+    else:
+        what, remedy = (
+            f"of type {type(teacher).__name__}",
+            "give a torch.nn.Module, or a name such as 'resnet14'",
+        )
+    raise ConfigError(f"teacher: it is {what}, but a trained module is needed; {remedy}")
+
+
+def _refuse_two_weights(config: Config) -> None:
+    if config.teacher.weights is not None:
+        raise ConfigError(
+            f"teacher.weights: {config.teacher.weights!r} is set, but the teacher is a module in memory with weights of its own; "
+            "load the file into the module, or set teacher.weights to null"
+        )
+
+
+def _in_float32(module: nn.Module, notes: list[str] | None) -> nn.Module:
+    """The module, or a copy of it in float32 where its parameters have another precision: images and students are float32."""
+    kinds = {p.dtype for p in module.parameters() if p.is_floating_point()} - {torch.float32}
+    if not kinds:
+        return module
+    names = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+    try:
+        cast = copy.deepcopy(module).float()
+    except Exception as error:  # a user's module may refuse to be copied with anything
+        raise ConfigError(
+            f"teacher: {type(module).__name__} is {names} and cannot be copied to be cast ({reason(error)}); "
+            "give it as module.float()"
+        ) from error
+    if notes is not None:
+        notes.append(f"the teacher's {names} weights were cast to float32")
+    return cast
 
 
 def _load_teacher(config: Config, num_classes: int | None, shape: tuple[int, ...]) -> nn.Module:

@@ -92,9 +92,10 @@ def teach(
         "accuracy": metrics["accuracy"],
         "loss": metrics["loss"],
         "weights": source,
-        "notes": list(
-            check_teacher_accuracy(metrics["accuracy"], problem.data, given=problem.has_weights)
-        ),
+        "notes": [
+            *problem.notes,
+            *check_teacher_accuracy(metrics["accuracy"], problem.data, given=problem.has_weights),
+        ],
     }
 
 

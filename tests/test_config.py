@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from raysearch.api import compress
 from raysearch.config import Config, load_config
 from raysearch.errors import ConfigError
 
@@ -132,3 +134,37 @@ def test_every_ready_configuration_is_valid():
     for file in files:
         assert set(yaml.safe_load(file.read_text())) <= set(Config.model_fields)
         load_config(file)
+
+
+def test_numpy_numbers_are_numbers():
+    config = load_config({"run": {"seed": np.int64(3)}, "budget": {"params": np.float32(0.5)}})
+    assert type(config.run.seed) is int
+    assert (config.run.seed, config.limits) == (3, {"params": 0.5})
+
+
+def test_one_override_needs_no_list():
+    assert load_config(None, "search.trials=2").search.trials == 2
+
+
+def test_a_configuration_is_taken_again_and_knows_what_was_set():
+    first = load_config({"search": {"trials": 2}})
+    again = load_config(first, ["run.seed=4"])
+    assert (again.search.trials, again.run.seed) == (2, 4)
+    assert "data" not in again.model_fields_set
+
+
+def test_what_is_no_configuration_is_one_sentence():
+    with pytest.raises(ConfigError, match=r"^config: it is of type int; give"):
+        load_config(3)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("budget", [0.5, "50%"])
+def test_a_budget_of_nothing_named_says_how_to_name_it(budget):
+    with pytest.raises(ConfigError, match="budget: ") as caught:
+        compress(budget=budget)
+    assert f"{{'params': {budget!r}}}" in str(caught.value)
+
+
+def test_objectives_that_are_offered_are_there():
+    with pytest.raises(ConfigError, match=r"choose one of 'auto', 'f', 'naive' or 'accuracy'$"):
+        load_config({"objective": "foo"})

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 import raysearch
-from raysearch import cli
+from raysearch import cli, exporting
 from raysearch.architecture import SearchSpace
-from raysearch.errors import ExportError
+from raysearch.errors import ConfigError, ExportError, InputError, WeightsError
 from raysearch.models import build, export_student, formats, load_teacher, trace
+from raysearch.models.tracing.capture import reason
 
 SHAPE = (1, 8, 8)
 PREPROCESSING = {"scale": 1 / 16, "mean": [0.3], "std": [0.4]}
@@ -134,6 +135,10 @@ def test_an_existing_folder_gets_the_file_and_a_former_export_is_replaced(run, t
     assert done.path.stat().st_size == done.size_bytes > 1000
 
 
+def test_a_students_number_may_be_a_number(run):
+    assert raysearch.export(run, "torch", student=2).path.name == "student-002.pt2"
+
+
 class Off(nn.Module):
     """A network whose logits are a little off."""
 
@@ -149,7 +154,7 @@ def test_what_differs_from_the_student_is_thrown_away(run, tmp_path, monkeypatch
     honest = formats.FORMATS["source"]
     broken = formats.Format("", honest.write, lambda path: Off(honest.read(path)), "")
     monkeypatch.setattr(formats, "FORMATS", {"source": broken})
-    monkeypatch.setattr("raysearch.exporting.FORMATS", {"source": broken})
+    monkeypatch.setattr(exporting, "FORMATS", {"source": broken})
     target = tmp_path / "out" / "student"
     status, text, error = command(
         monkeypatch, capsys, run, "--format", "source", "--output", target
@@ -159,6 +164,70 @@ def test_what_differs_from_the_student_is_thrown_away(run, tmp_path, monkeypatch
     assert "differ" in error
     assert error.count("\n") == 1
     assert not list((tmp_path / "out").iterdir())
+
+
+class Centred(nn.Module):
+    """Its logits are small differences of large numbers, so that they are mostly what float32 rounds."""
+
+    def __init__(self, big):
+        super().__init__()
+        self.head = nn.Linear(16, 3)
+        self.big = nn.Parameter(torch.tensor(big))
+
+    def forward(self, x):
+        return (self.head(x.flatten(1)) + self.big) - self.big
+
+
+def shifted(by):
+    """The honest reading of the source with another constant added."""
+    honest = formats.FORMATS["source"]
+
+    def read(path):
+        module = honest.read(path)
+        return lambda images: module(images) + by
+
+    return {"source": formats.Format("", honest.write, read, "")}
+
+
+@pytest.mark.parametrize(
+    ("big", "share", "good"),
+    [(0.0, 5e-5, False), (0.0, 5e-6, True), (300.0, 2e-5, True), (300.0, 1e-3, False)],
+)
+def test_what_rounding_explains_is_no_difference(tmp_path, monkeypatch, big, share, good):
+    """The bound follows the network's own rounding, here of about 300 * 2 ** -24 = 2e-5."""
+    torch.manual_seed(0)
+    teacher = Centred(big)
+    with torch.no_grad():
+        teacher.head.bias.copy_(torch.tensor([0.3, -0.7, 1.0]))
+        teacher.head.weight.mul_(0.01)
+    architecture = trace(teacher, (1, 4, 4))
+    export_student(tmp_path, architecture, build(architecture, inherit_from=teacher))
+    monkeypatch.setattr(exporting, "FORMATS", shifted(share))
+    if good:
+        assert raysearch.export(tmp_path, "source").difference == pytest.approx(share, rel=0.6)
+    else:
+        with pytest.raises(ExportError, match="differ"):
+            raysearch.export(tmp_path, "source")
+
+
+def test_an_exporters_reason_is_that_of_its_innermost_error(run, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        try:
+            raise LookupError(
+                "No ONNX function found for aten.adaptive_max_pool2d\nFailure message: x"
+            )
+        except LookupError as error:
+            story = "Failed to convert. \x1b[96mThis is step 3/3\x1b[0m"
+            raise RuntimeError(story) from error
+
+    monkeypatch.setattr(torch.export, "export", fail)
+    with pytest.raises(ExportError) as caught:
+        raysearch.export(run, "torch", tmp_path / "out.pt2")
+    assert "(LookupError: No ONNX function found for aten.adaptive_max_pool2d)" in str(caught.value)
+
+
+def test_no_colours_are_left_in_a_reason():
+    assert reason(ValueError("\x1b[31m\nred\x1b[0m thing")) == "ValueError: red thing"
 
 
 def test_an_exporter_that_fails_is_one_sentence_and_leaves_nothing(run, tmp_path, monkeypatch):
@@ -176,7 +245,7 @@ def test_a_precision_that_onnx_cannot_be_checked_in_is_refused(tmp_path):
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).to(torch.bfloat16)
     architecture = trace(teacher, (3, 2, 2))
     export_student(tmp_path, architecture, build(architecture, inherit_from=teacher))
-    with pytest.raises(raysearch.errors.ConfigError, match="bfloat16"):
+    with pytest.raises(ConfigError, match="bfloat16"):
         raysearch.export(tmp_path, "onnx")
     assert raysearch.export(tmp_path, "torch").difference == 0
 
@@ -199,6 +268,7 @@ BAD = {
     "unknown format": (None, ["--format", "onxx"], ["format", "onxx", "onnx, torch, source"]),
     "unfinished run": (unfinished, [], ["run", "no finished student", "not finished"]),
     "unknown student": (None, ["--student", "007"], ["student", "'007'", "001, 002"]),
+    "student 0": (None, ["--student", "0"], ["student", "'0'", "001, 002"]),
     "student that is a path": (None, ["--student", "../x"], ["student", "'../x'"]),
     "output below a file": (None, ["--output", "run/data.json/x"], ["output", "data.json"]),
     "output that is a file": (None, ["--output", "run/data.json"], ["output", "give a folder"]),
@@ -257,10 +327,10 @@ def test_weights_of_another_student_are_refused(run, student, tmp_path):
     export_student(tmp_path / "wider", wider, build(wider))
     weights = tmp_path / "other" / "weights.safetensors"
     weights.write_bytes((tmp_path / "wider" / "weights.safetensors").read_bytes())
-    with pytest.raises(raysearch.errors.WeightsError, match=r"1\.weight"):
+    with pytest.raises(WeightsError, match=r"1\.weight"):
         raysearch.export(tmp_path / "other", "source")
     weights.write_bytes((run / "best" / "weights.safetensors").read_bytes())
-    with pytest.raises(raysearch.errors.WeightsError, match=r"'1\.weight' is missing"):
+    with pytest.raises(WeightsError, match=r"'1\.weight' is missing"):
         raysearch.export(tmp_path / "other", "source")
 
 
@@ -270,7 +340,7 @@ def test_an_architecture_of_absurd_size_is_refused_before_it_is_built(tmp_path):
     file = tmp_path / "architecture.json"
     absurd = file.read_text().replace('"out_features":3', '"out_features":900000000000')
     file.write_text(absurd.replace('"shape":[3]', '"shape":[900000000000]'))
-    with pytest.raises(raysearch.errors.InputError, match="900000000000"):
+    with pytest.raises(InputError, match="900000000000"):
         raysearch.export(tmp_path, "source")
 
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import raysearch
 from raysearch import cli, inspection
 from raysearch.architecture import SearchSpace
-from raysearch.errors import BudgetError
+from raysearch.errors import BudgetError, InputError
 from raysearch.models import build, load_teacher, trace
 
 USER_CODE = """
@@ -110,6 +110,25 @@ def test_the_documented_keys_are_those_of_the_json(digits):
         assert all(key in inspection.__doc__ for key in row)
     assert found["budget"]["feasible"] is True
     assert found["removable"] == sum(layer["removable"] for layer in found["layers"])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("search.method=gpp", "search.method is 'gpp'.*did you mean 'gp'"),
+        ("search.options={colour: red}", "search.options.*colour"),
+        ("search.options={candidates: many}", "search.options"),
+        ("search.warm_start=nope", "search.warm_start is 'nope'"),
+        ("schedule.name=foo", "schedule.name: 'foo'"),
+        ("distill.metrics=nope:x", "distill.metrics: nope cannot be imported"),
+    ],
+)
+def test_what_a_run_would_refuse_is_refused(override, words):
+    with pytest.raises(InputError, match=words) as looked:
+        raysearch.inspect(raysearch.load_config(None, override))
+    with pytest.raises(InputError) as prepared:
+        raysearch.prepare(raysearch.load_config(None, override))
+    assert str(looked.value) == str(prepared.value)
 
 
 def test_the_number_of_students_is_that_of_all_their_edits():

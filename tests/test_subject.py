@@ -1,12 +1,15 @@
-"""Seeds: the run's, the data's and the teacher's; how arrays are meant; teachers that know nothing."""
+"""Seeds: the run's, the data's and the teacher's; how arrays are meant; teachers in memory, their precision, and what is none."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import raysearch
 from raysearch.config import load_config
-from raysearch.errors import DataError
+from raysearch.errors import ConfigError, DataError
 from raysearch.problem import check_teacher_accuracy
 from raysearch.subject import load_data_set, load_graph
 
@@ -68,3 +71,90 @@ def test_a_teacher_that_knows_nothing_is_refused_with_what_can_be_done(given, me
     data = load_data_set(load_config(None, ["data.validation=270"]))
     with pytest.raises(DataError, match=message):
         check_teacher_accuracy(0.0, data, given=given)
+
+
+def network():
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    return nn.Sequential(*layers)
+
+
+def make_half():
+    """A teacher by its path, as `teacher.model` names it."""
+    return network().half()
+
+
+def test_a_module_without_a_length_is_the_teacher_all_the_same():
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = network()
+
+        def __len__(self):
+            return 0
+
+        def forward(self, x):
+            return self.body(x)
+
+    given = Listed()
+    module, architecture = load_graph(load_config(), 10, (1, 8, 8), given)
+    assert architecture.num_params == sum(p.numel() for p in given.parameters())
+    x = torch.randn(3, 1, 8, 8)
+    assert torch.equal(module(x), given.eval()(x))
+
+
+def test_the_callers_module_keeps_its_mode_and_its_precision():
+    given = network().train().double()
+    given[1].eval()
+    notes: list[str] = []
+    module, _ = load_graph(load_config(), 10, (1, 8, 8), given, notes=notes)
+    assert given.training
+    assert not given[1].training
+    assert not module.training
+    assert {p.dtype for p in given.parameters()} == {torch.float64}
+    assert notes == ["the teacher's float64 weights were cast to float32"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_teacher_of_another_precision_is_cast_to_float32(dtype):
+    given = network().to(dtype)
+    module, _ = load_graph(load_config(), 10, (1, 8, 8), given)
+    for key, value in module.state_dict().items():
+        if value.is_floating_point():
+            assert torch.equal(value, given.state_dict()[key].float())
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+
+
+def test_a_half_teacher_of_a_callable_is_cast_and_noted():
+    config = load_config({"teacher": {"model": "tests.test_subject:make_half"}, "budget": None})
+    problem = raysearch.prepare(config)
+    assert {p.dtype for p in problem.teacher.parameters()} == {torch.float32}
+    assert problem.notes == ("the teacher's float16 weights were cast to float32",)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        (nn.Sequential, "the class Sequential.*an instance"),
+        (network, "the function network.*call it"),
+        ({"0.weight": torch.zeros(1)}, "state_dict.*load_state_dict"),
+        (Path("weights.pt"), "weights.pt.*'weights'"),
+        (3, "of type int.*Module"),
+    ],
+)
+def test_what_is_no_module_is_one_sentence(teacher, words):
+    with pytest.raises(ConfigError, match=f"teacher: .*{words}"):
+        raysearch.compress(teacher)
+    with pytest.raises(ConfigError, match=f"teacher: .*{words}"):
+        raysearch.prepare(load_config(), teacher=teacher)
+
+
+def test_a_module_and_a_weights_file_are_not_both_taken():
+    config = load_config({"teacher": {"weights": "mine.pt"}})
+    with pytest.raises(ConfigError, match=r"teacher.weights: 'mine.pt'.*null"):
+        raysearch.prepare(config, teacher=network())
+
+
+def test_of_equally_similar_names_that_with_the_same_beginning_is_suggested():
+    with pytest.raises(ConfigError, match=r"did you mean 'resnet1[48]'"):
+        load_graph(load_config(None, "teacher.model=resnet15"), 10, (1, 8, 8))

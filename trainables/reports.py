@@ -1,7 +1,8 @@
 """What trials report beside rewards and sizes: on request the accuracy of each class, and a user's own measurements.
 
 A user's own: a function of `package.module:callable` that gets a trained student, (module, architecture), and returns numbers by name, such
-as the power that it draws on some device. It is called in the trial's process, once for each student that was trained to its end.
+as the power that it draws on some device. It is called in the trial's process, once for each student that was trained to its end, and
+once before the search with an untrained one, to see whether it works.
 """
 
 from __future__ import annotations

@@ -160,8 +160,18 @@ def _failures(exporter: str) -> Iterator[None]:
         yield
     except Exception as error:  # re-raised as our own
         raise ExportError(
-            f"{exporter} cannot write this student ({reason(error)}), so nothing was written"
+            f"{exporter} cannot write this student ({reason(_innermost(error))}), so nothing was written"
         ) from error
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Where an error began: exporters wrap what they fail on in reports of their own progress."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return seen[-1]
 
 
 @contextlib.contextmanager

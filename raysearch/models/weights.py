@@ -27,7 +27,7 @@ def load_weights(path: str | Path) -> dict[str, torch.Tensor]:
     understood.
 
     Raises:
-        WeightsError: the file is missing, unreadable, a whole pickled module, or not a state_dict.
+        WeightsError: the file is missing, unreadable, a whole pickled module, not a state_dict, or holds tensors that are not plain.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,7 +51,8 @@ def apply_weights(module: nn.Module, state: Mapping[str, torch.Tensor], source: 
     """Copies a state_dict into a module that it fits exactly.
 
     Raises:
-        WeightsError: with the first tensor that is missing, unexpected, or of another shape.
+        WeightsError: with the first tensor that is missing, unexpected, of another shape, or no floating-point numbers where the module
+            has them.
     """
     own = module.state_dict()
     for key, tensor in own.items():
@@ -61,6 +62,11 @@ def apply_weights(module: nn.Module, state: Mapping[str, torch.Tensor], source: 
             raise WeightsError(
                 f"teacher.weights: {source} holds {key!r} of shape {list(state[key].shape)}, but the teacher's is "
                 f"{list(tensor.shape)}; use weights trained for this model, number of classes and image channels"
+            )
+        if key in state and tensor.is_floating_point() and not state[key].is_floating_point():
+            raise WeightsError(
+                f"teacher.weights: {source} holds {key!r} of type {_type(state[key])}, but the teacher's is {_type(tensor)}; "
+                "save floating-point weights"
             )
     for key in state:
         if key not in own:
@@ -117,6 +123,19 @@ def _read(path: Path) -> Any:
         ) from error
 
 
+def _special(tensor: torch.Tensor) -> str:
+    """What a tensor is that cannot be copied into a parameter; "" of a plain one."""
+    if tensor.is_meta:
+        return "a tensor on the meta device, which has no values"
+    if tensor.is_quantized:
+        return "a quantised tensor"
+    return "" if tensor.layout is torch.strided else "a sparse tensor"
+
+
+def _type(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def _checked_state(path: Path, content: Any) -> dict[str, torch.Tensor]:
     if not isinstance(content, Mapping):
         raise WeightsError(
@@ -127,6 +146,10 @@ def _checked_state(path: Path, content: Any) -> dict[str, torch.Tensor]:
             raise WeightsError(
                 f"teacher.weights: entry {key!r} of {str(path)!r} is {type(value).__name__}, but a state_dict (name -> tensor) "
                 "is needed; save it with torch.save(module.state_dict(), path)"
+            )
+        if kind := _special(value):
+            raise WeightsError(
+                f"teacher.weights: entry {key!r} of {str(path)!r} is {kind}; save plain dense tensors with their values"
             )
     if not content:
         raise WeightsError(f"teacher.weights: {str(path)!r} holds no tensors")

@@ -101,6 +101,23 @@ def test_a_pickled_module_is_not_executed(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda t: t.to_sparse(), "sparse"),
+        (lambda t: t.reshape(4, -1).to_sparse_csr(), "sparse"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "quantised"),
+        (lambda t: t.to("meta"), "meta device"),
+    ],
+)
+def test_tensors_that_are_not_plain_are_refused(module, make, words, tmp_path):
+    state = module.state_dict()
+    state["0.weight"] = make(state["0.weight"])
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=f"'0.weight' of '.*w.pt' is .*{words}.*; save plain"):
+        load_weights(tmp_path / "w.pt")
+
+
 def test_fitting_weights_are_copied(module):
     state = {key: torch.full_like(tensor, 2) for key, tensor in module.state_dict().items()}
     apply_weights(module, state, "file")
@@ -121,6 +138,14 @@ def test_a_missing_batch_counter_is_no_obstacle(module):
         (
             lambda s: s.update({"0.weight": torch.zeros(4, 1, 3, 3)}),
             r"'0.weight' of shape \[4, 1, 3, 3\], but the teacher's is \[4, 3, 3, 3\]",
+        ),
+        (
+            lambda s: s.update({"0.weight": s["0.weight"].to(torch.complex64)}),
+            "'0.weight' of type complex64, but the teacher's is float32",
+        ),
+        (
+            lambda s: s.update({"1.running_var": s["1.running_var"].long()}),
+            "'1.running_var' of type int64, but the teacher's is float32",
         ),
     ],
 )

@@ -103,6 +103,20 @@ def test_a_function_that_is_not_there_is_refused_before_any_trial(path, message)
         prepare(load_config({"distill": {"metrics": path}}))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("raising", "raises ValueError: the meter does not answer"),
+        ("unnamed", "gives a float, not numbers by name"),
+        ("colliding", "gives 'accuracy', which results hold already"),
+        ("endless", "gives 'power' as inf"),
+    ],
+)
+def test_a_function_that_fails_is_refused_before_the_search(name, message):
+    with pytest.raises(ConfigError, match=rf"distill\.metrics.*{message}.*smallest student"):
+        prepare(load_config({"distill": {"metrics": f"{HERE}:{name}"}}))
+
+
 @pytest.fixture(scope="module")
 def problem():
     distill = {"epochs": 2, "report": ["class_accuracy", "latency_ms"], "metrics": f"{HERE}:power"}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import warnings
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -86,6 +88,14 @@ def timm_network(name: str, num_classes: int | None, shape: tuple[int, ...]) -> 
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """A hint at the most similar known name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    """A hint at the most similar known name, or nothing; of equally similar ones that which begins the same for longest."""
+    close = difflib.get_close_matches(name, known := list(known), n=max(1, len(known)))
+    if not close:
+        return ""
+
+    def likeness(other: str) -> tuple[float, int]:
+        # the order in which difflib itself asks: its ratio is not symmetric
+        shared = list(takewhile(bool, map(operator.eq, other, name)))
+        return difflib.SequenceMatcher(None, other, name).ratio(), len(shared)
+
+    return f" (did you mean {max(close, key=likeness)!r}?)"

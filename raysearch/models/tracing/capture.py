@@ -11,6 +11,7 @@ import gc
 import inspect
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from raysearch.architecture.programs import MAX_CONSTANT
 from raysearch.errors import TraceError, UnsupportedTeacher
 
 EXAMPLE_BATCH = 7
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _OTHER_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -180,7 +182,8 @@ def describe(module: nn.Module, error: BaseException) -> str:
 
 def reason(error: BaseException) -> str:
     """An error as part of a sentence: its type and the first line of its text."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    plain = _ANSI.sub("", str(error))
+    text = next((line.strip() for line in plain.splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
