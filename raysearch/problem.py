@@ -118,10 +118,10 @@ def reopen(config: Config, files: RunFiles) -> Problem:
         return prepare(config, data=arrays)
     check_local_resources(config)
     check_names(config)
+    before = read_json(files.data, holds=["hash"])["hash"]
     read_card(files)  # a damaged one is told before anything is done
     architecture = read_teacher_graph(files)
     data_set = load_data_set(config, arrays, shape=architecture.input_shape)
-    before = read_json(files.data, holds=["hash"])["hash"]
     if data_set.hash != before:
         raise DataError(
             f"data.name: {config.data.name!r} has changed since the run began (hash {data_set.hash}, then {before}); "
