@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -11,6 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from raysearch.errors import RunFolderError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 """What a file system answers that has no locks."""
@@ -20,8 +24,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 def locked(path: Path) -> Iterator[None]:
     """Holds the lock for the block; `path` names the process that holds it, or held it last, and stays.
 
-    It is never deleted: a process that waits for the deleted file and one that makes a new one would both have a lock. Where the file
-    system has no locks, the block runs without.
+    It is never deleted: a process that waits for the deleted file and one that makes a new one would both have a lock. Where the system
+    or the file system has no such locks, the block runs without.
 
     Args:
         path: of the file, in the folder that is locked.
@@ -33,7 +37,8 @@ def locked(path: Path) -> Iterator[None]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunFolderError(
                 f"{path.parent} is being worked on by {_holder(path)}: wait for its end, or stop it"
