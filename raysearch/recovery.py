@@ -66,7 +66,7 @@ def read_session(files: RunFiles) -> tuple[dict[str, Any], list[Proposal]]:
     path = next((file for file in (files.session, files.summary) if file.exists()), None)
     if path is None:
         return {}, []
-    session = read_json(path, holds=["seconds", "training_s"])
+    session = read_json(path, holds=["seconds"])
     try:
         return session, [Proposal(**one) for one in session.get("pending", [])]
     except TypeError as error:
