@@ -65,6 +65,10 @@ class Pace:
             return replace(self, since=now)
         return replace(self, epochs=self.epochs + epochs)
 
+    def without(self, epochs: int) -> Pace:
+        """After the end of a trial of so many epochs, until somebody counts again."""
+        return self if self.left is None else replace(self, left=max(0.0, self.left - epochs))
+
     def left_s(self, running: int, now: float) -> float | None:
         """The seconds until its end, `running` epochs of what is left being trained already; None if nothing can be said yet."""
         if self.since is None or self.left is None or not self.epochs:
@@ -145,6 +149,7 @@ class Phase:
             self,
             done=self.done + 1,
             running=running,
+            pace=self.pace.without(self.running.get(result.trial_id, Training()).epochs),
             best=result if better and result.status in GOOD else self.best,
             rewards=(*self.rewards, reward) if scored and reward is not None else self.rewards,
             failed=self.failed + (result.status not in GOOD),

@@ -214,6 +214,7 @@ def test_the_time_left_is_told_by_epochs_where_they_are_known() -> None:
     for trial in ("a", "b"):
         phase = phase.with_report(trial, Training(4, 4), 1, 24.0)
         phase = phase.finished(TrialResult(trial, "ok", 0.5), compared=True)
+    assert phase.pace.left == 132
     phase = phase.counted(2, 11, 132.0)
     assert phase.left_s(24.0) == pytest.approx(132 * 3 / 7)
     assert "about 57 s left" in phase.line(24.0)
