@@ -24,23 +24,10 @@ from raysearch.trials import trainable_of
 from searchers.prune import DEFAULT_FORMS
 from searchers.registry import make_algorithm, resolve
 from searchers.runs import MakesRuns
-from trainables.reports import load_metrics, own_metrics
+from trainables.reports import REPORTED, load_metrics, own_metrics
 
-HELD = (
-    "reward",
-    "accuracy",
-    "loss",
-    "teacher_accuracy",
-    "num_params",
-    "macs",
-    "memory_bytes",
-    "compression",
-    "epochs_done",
-    "epochs_target",
-    "status",
-    "seconds",
-)
-"""Names of numbers that each result holds."""
+HELD = (*REPORTED, "memory_bytes", "seconds")
+"""Names that each result of a student holds."""
 
 
 def check_names(config: Config) -> None:

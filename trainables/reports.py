@@ -21,6 +21,21 @@ from raysearch.errors import ConfigError, RunError
 
 FIELD = "distill.metrics"
 CLASS_ACCURACY = "class_accuracy"
+REPORTED = frozenset(
+    {
+        "reward",
+        "accuracy",
+        "loss",
+        "teacher_accuracy",
+        "num_params",
+        "macs",
+        "compression",
+        "epochs_done",
+        "epochs_target",
+        "status",
+    }
+)
+"""What each result of any trial holds."""
 
 Metrics = Callable[[nn.Module, Architecture], Mapping[str, float]]
 

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from raysearch import load_config
 from raysearch.objective import Measurement, f_reward
 from searchers import RandomSearch
-from tests.trainables.untrained import REPORTED, make_untrained, results, trial
+from tests.trainables.untrained import make_untrained, results, trial
 from trainables import DistillationTrainable
+from trainables.reports import REPORTED
 from trainables.training import Training
 
 

@@ -13,21 +13,6 @@ from trainables import DistillationTrainable
 from trainables.context import DistillationContext
 
 RESOURCES = TrialResources(cpus=1, gpus=0, concurrency=2, device="cpu")
-REPORTED = frozenset(
-    {
-        "reward",
-        "accuracy",
-        "loss",
-        "teacher_accuracy",
-        "num_params",
-        "macs",
-        "compression",
-        "epochs_done",
-        "epochs_target",
-        "status",
-    }
-)
-"""What each result of any trial holds."""
 
 
 def make_problem(config: Mapping[str, Any]) -> Problem:

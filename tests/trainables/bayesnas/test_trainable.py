@@ -20,9 +20,10 @@ from raysearch.errors import ConfigError
 from raysearch.models import build
 from raysearch.objective import Measurement, f_reward
 from tests.trainables.bayesnas.tiny import TinyRun, TinyTrainable
-from tests.trainables.untrained import REPORTED, make_problem, make_untrained
+from tests.trainables.untrained import make_problem, make_untrained
 from tests.tuning import fit
 from trainables import DistillationTrainable
+from trainables.reports import REPORTED
 from trainables.training import evaluate_batches, recalibrate
 
 REPORTED_RUN = REPORTED | {"active_groups", "entropy", "lam", "num_students", "students"}
