@@ -8,6 +8,8 @@ Tune calls a searcher from its control loop, in one process and one thread. Meas
   all; so the last one is kept;
 * failed trials that are restarted by the user come back under unknown ids, and failures while an actor is reset are never
   reported; so unknown trials are adopted from their config, and lost ones are found again;
+* a snapshot is copied file by file while the next one is written, so the trials and the searcher that a crash leaves behind can be of
+  two moments; so a restored search is compared with Tune's own books;
 * `set_search_properties` is not called for an empty `param_space`, and a `ConcurrencyLimiter` reads `metric` before it is called.
 """
 
@@ -18,7 +20,8 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,7 @@ from searchers.algorithm import (
 )
 from searchers.books import Books
 from searchers.ledger import Identifier, check_version
+from searchers.snapshot import SnapshotTrial, read_trials
 from searchers.state import dump_state, load_state
 from searchers.tracking import KEYS, LiveTrial, architecture_in, suggestion_of
 
@@ -111,6 +115,7 @@ class TuneSearcher(Searcher):
         self._num_answered = 0  # since the last proposal that became a trial
         self._seen_metric = False
         self._num_polls, self._last_call_s = 0, float("inf")
+        self._to_compare: Sequence[SnapshotTrial] | None = None
 
     @property
     def observations(self) -> list[Observation]:
@@ -152,6 +157,7 @@ class TuneSearcher(Searcher):
             raise self.restore_error
         # settled only now: a ConcurrencyLimiter must read None before Tune has set its own
         self._settle()
+        self._compare()
         self._watch_polls()
         if trial_id not in self._books.live:
             limit = self.max_concurrent
@@ -219,6 +225,7 @@ class TuneSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keeps the last value and the curve; Tune does not call this for the last result."""
+        self._compare()
         self._num_polls = 0
         trial = self._books.live.get(trial_id) or self._adopt(trial_id, result)
         if trial is not None:
@@ -228,6 +235,7 @@ class TuneSearcher(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tells the outcome, or queues a crashed student again."""
+        self._compare()
         self._num_polls = 0
         trial = self._books.live.get(trial_id) or self._adopt(trial_id, result or {})
         if trial is None:
@@ -250,11 +258,40 @@ class TuneSearcher(Searcher):
         if trial_id in self._books.live:
             self._books.live[trial_id].paused = False
 
-    def requeue_lost(self) -> None:
-        """Queues every live trial again: for a caller that knows that none of them runs any more."""
-        lost, self._books.live = self._books.live, {}
-        for trial in lost.values():
-            self._retry(trial)
+    def requeue_lost(self, alive: Container[str] = ()) -> None:
+        """Queues live trials again: all, or those that are not among `alive`; for a caller that knows that they run no more."""
+        lost = [trial_id for trial_id in self._books.live if trial_id not in alive]
+        for trial_id in lost:
+            self._retry(self._books.live.pop(trial_id))
+
+    def _compare(self) -> None:
+        """Brings a restored search up to what Tune knows of its trials; not in `restore`, where metric and mode may still be open."""
+        trials, self._to_compare = self._to_compare, None
+        if trials is None:
+            return
+        self.requeue_lost(alive={trial.trial_id for trial in trials})
+        told = Counter(self._books.keys)
+        for trial in trials:
+            if trial.trial_id not in self._books.live and not self._catch_up(trial, told):
+                continue
+            if trial.status == "ERROR":
+                self.on_trial_complete(trial.trial_id, error=True)
+            elif trial.status == "TERMINATED":
+                self.on_trial_complete(trial.trial_id, trial.result if trial.reported else None)
+
+    def _catch_up(self, trial: SnapshotTrial, told: Counter[str]) -> bool:
+        """Takes a trial that began after our state was saved; False for one whose outcome we have."""
+        if trial.status == "ERROR" or (trial.status == "TERMINATED" and not trial.reported):
+            return False
+        stranger = self._recognise(trial.trial_id, trial.result)
+        if stranger is None:
+            return False
+        if told[stranger.key] > 0:
+            told[stranger.key] -= 1
+            return False
+        if self._books.adopt(trial.trial_id, stranger) is stranger:
+            self._books.num_started += 1
+        return True
 
     def _update(self, trial: LiveTrial, result: Mapping[str, Any]) -> None:
         metric = self._metric or DEFAULT_METRIC
@@ -267,7 +304,12 @@ class TuneSearcher(Searcher):
         trial.update(result, metric, -1 if self._mode == "min" else 1)
 
     def _adopt(self, trial_id: str, result: Mapping[str, Any]) -> LiveTrial | None:
-        """Takes a trial that we did not start, or started in another life, by the architecture in its config."""
+        """Takes a trial that we did not start, or started in another life."""
+        stranger = self._recognise(trial_id, result)
+        return None if stranger is None else self._books.adopt(trial_id, stranger)
+
+    def _recognise(self, trial_id: str, result: Mapping[str, Any]) -> LiveTrial | None:
+        """What a trial evaluates, by the architecture in its config; None where it is not of this search."""
         text = architecture_in(result)
         if text is None:
             return None
@@ -277,8 +319,7 @@ class TuneSearcher(Searcher):
             logger.warning("Trial %s is not of this search: %s", trial_id, error)
             return None
         extra = {key: value for key in KEYS if (value := result.get(f"config/{key}")) is not None}
-        adopted = LiveTrial(Proposal(text, extra), identity)
-        return self._books.adopt(trial_id, adopted)
+        return LiveTrial(Proposal(text, extra), identity)
 
     def _retry(self, trial: LiveTrial) -> None:
         if trial.attempts > self.max_retries:
@@ -370,10 +411,13 @@ class TuneSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Reads the state; never raises: `suggest` does, because Tune would silently start a new run."""
+        path = Path(checkpoint_path)
         try:
-            self.set_state(load_state(Path(checkpoint_path).read_text(encoding="utf-8")))
+            self.set_state(load_state(path.read_text(encoding="utf-8")))
         except Exception as error:  # noqa: BLE001 - kept, and raised by suggest
             self._refuse(checkpoint_path, error)
+            return
+        self._to_compare = read_trials(path.parent)
 
     def restore_from_dir(self, checkpoint_dir: str) -> None:
         """Reads the newest state of a folder; never raises, like `restore`."""

@@ -10,6 +10,7 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, HyperBandForBOHB
 
 from searchers import EvolutionSearch, GPSearch, OptunaSearch, RandomSearch, make_algorithm
+from searchers.snapshot import read_trials
 from searchers.testing import make_chain_space
 from tests import tuning
 
@@ -183,3 +184,55 @@ def test_a_run_that_died_is_continued_without_repeating_anything(
     assert len(starts) == 7
     finished = {space.apply(one.architecture).id for one in snapshot.observations}
     assert all(starts[identity] == 1 for identity in finished)
+
+
+class Tear(Crash):
+    """Keeps the snapshot's files of an early moment, and kills the run once a later snapshot has arrived."""
+
+    def __init__(self, flag, folder, searcher):
+        super().__init__(flag)
+        self.folder, self.searcher = folder, searcher
+        self.early = {}
+
+    def on_step_end(self, iteration, trials, **info):  # Tune passes them by name
+        if self.flag.exists():
+            return
+        stored = read_trials(self.folder) or []
+        ended = sum(trial.status == "TERMINATED" for trial in stored)
+        if ended and not self.early:
+            newest = max(self.folder.glob("experiment_state-*.json"))
+            self.searcher.save(str(self.folder.parent / "searcher"))
+            saved = (self.folder.parent / "searcher").read_bytes()
+            self.early = {"experiment_state": newest.read_bytes(), "searcher-state": saved}
+            self.ended = ended
+        if self.early and ended >= self.ended + 2:
+            self.flag.touch()
+            raise RuntimeError("the driver dies")
+
+
+@pytest.mark.parametrize("early", ["experiment_state", "searcher-state"])
+def test_a_snapshot_of_two_moments_repeats_no_finished_student(
+    early, trainable, space, tmp_path, monkeypatch
+):
+    """Tune copies the files one by one while it writes the next snapshot."""
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
+    folder = tmp_path / "run"
+    options = {"space": space, "num_trials": 9, "seed": 2}
+    searcher = RandomSearch(**options)
+    tear = Tear(tmp_path / "died", folder, searcher)
+    config, constant = {"metric": "score", "mode": "min"}, {"constant": 1}
+    with pytest.raises(RuntimeError, match="the driver dies"):
+        fit(trainable, searcher, tmp_path, config=config, callbacks=[tear], param_space=constant)
+    max(folder.glob(f"{early}-*")).write_bytes(tear.early[early])
+    results = tune.Tuner.restore(str(folder), trainable, param_space=constant).fit()
+    restored = RandomSearch(**options, metric="score", mode="min")
+    restored.restore_from_dir(str(folder))
+    assert len({one.architecture for one in restored.observations}) == 9
+    assert len(restored.observations) == 9
+    assert all(one.status == "full" and one.value > 0 for one in restored.observations)
+    trained = [result.config["architecture_id"] for result in results]
+    assert len(trained) == len(set(trained))
+    if early == "searcher-state":
+        starts = Counter(mark.name[:12] for mark in trainable.marks.iterdir())
+        assert sorted(starts) == sorted(trained)
+        assert len(trained) == starts.total() == 9
