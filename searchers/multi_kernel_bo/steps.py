@@ -70,6 +70,7 @@ def make_transfer(space: SearchSpace, source: Source, options: StepOptions) -> T
         source,
         _members(options),
         _fitting(options),
+        faithful=options.faithful,
         num_candidates=options.num_candidates,
         num_threads=options.num_threads,
     )

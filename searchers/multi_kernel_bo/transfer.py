@@ -5,8 +5,8 @@ expected improvement: nothing of the target was evaluated yet. A layer means the
 students; its columns are those that either uses.
 
 Notation
-    a      the value itself where the source's is kept as in the paper; else the accuracy ratio R_a, which carries over between
-           teachers of different sizes, with the exact R_c of each student: f = c a
+    a      ours: the accuracy ratio R_a, which carries over between teachers of different sizes, with the exact R_c of each student:
+           f = c a; the teacher's is 1. The paper's form: the source's values f themselves, c = 1, and the teacher's is 0
     f*     the largest c a in D_k
 """
 
@@ -49,6 +49,7 @@ class TransferStep:
         source: the other search.
         members: of the kernels.
         fitting: of their networks.
+        faithful: the paper's form: the kernels keep the source's values f, beside the teacher's 0.
         num_candidates: expected improvement is computed for, by each kernel.
         num_threads: that learn kernels.
     """
@@ -57,6 +58,7 @@ class TransferStep:
     source: Source
     members: MemberOptions
     fitting: FitOptions
+    faithful: bool = False
     num_candidates: int = 1000
     num_threads: int = 2
 
@@ -68,12 +70,16 @@ class TransferStep:
             targets = self._targets()
             evaluated = self.source.space.batch(one.architecture for one in self.source.full)
             X, y = read(evaluated), targets.values(self.source.full)
+            if self.faithful:
+                y = y * targets.true_factor(evaluated)
             rows = subsets(len(y), self.members, [*snapshot.seed, _SUBSETS])
             embeddings = make_embeddings(read, self.members, [*snapshot.seed, _FITTING])
             kernels = make_members(X, y, read.teacher(), embeddings, rows, self.members)
             fit_all(kernels, self.fitting, num_threads=self.num_threads, cancelled=cancelled)
             # inside a budget all of the target's students have one size, and only the accuracy counts
-            f = y if self.space.limits else y * targets.factor(evaluated)  # [n]
+            is_f = self.faithful or bool(self.space.limits)
+            f = y if is_f else y * targets.factor(evaluated)  # [n]
+            exact = Targets(self.space, targets.composite and not is_f)
             choices: list[Choice] = []
             with torch.no_grad():
                 for k, (kernel, seen) in enumerate(zip(kernels, rows, strict=True)):
@@ -82,13 +88,11 @@ class TransferStep:
                     rng = np.random.default_rng([*snapshot.seed, _DRAWING, k])
                     best_f = float(f[seen].max(initial=0.0))
                     taken = {str(choice.edits) for choice in choices}
-                    choices.append(
-                        self._best_of(kernel, write, targets.composite, best_f, rng, taken)
-                    )
+                    choices.append(self._best_of(kernel, write, exact, best_f, rng, taken))
             return choices
 
     def _targets(self) -> Targets:
-        """The paper's values where the target is f without a budget and accuracies are not reported, else accuracy ratios."""
+        """Accuracy ratios, from which f follows; the values as they are where accuracies were not reported."""
         reported = all(one.metrics.keys() >= NEEDED for one in self.source.full)
         return Targets(self.source.space, composite=reported)
 
@@ -96,14 +100,13 @@ class TransferStep:
         self,
         kernel: LearnedKernelGP,
         write: Inputs,
-        composite: bool,
+        exact: Targets,
         best_f: float,
         rng: np.random.Generator,
         taken: set[str],
     ) -> Choice:
         """The target's student that maximises a kernel's expected improvement; of those that no kernel before it took, if it can be."""
         candidates = self._candidates(rng)
-        exact = Targets(self.space, composite and not self.space.limits)
         c = torch.from_numpy(exact.factor(candidates))
         h = [
             kernel.embedding(write(candidates[start : start + CHUNK]).to(self.members.device))

@@ -8,9 +8,11 @@ import pytest
 from raysearch.errors import ConfigError
 from searchers import MultiKernelBOSearch
 from searchers.algorithm import Exhausted
+from searchers.multi_kernel_bo import transfer
 from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
 from searchers.multi_kernel_bo.inputs import Inputs, LayerColumns
 from searchers.registry import make_algorithm
+from searchers.source import read_source
 from searchers.state import dump_state, load_state
 from searchers.testing import make_chain_space
 from tests.searchers.multi_kernel_bo.conftest import accuracy_of, observed, some_observed
@@ -82,6 +84,32 @@ def test_what_was_learned_elsewhere_beats_chance(source):
         algorithm.ask()  # the scaled student
         chosen += [accuracy_of(budget, algorithm.ask().architecture) for _ in range(3)]
     assert np.mean(chosen) > chance
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_the_papers_kernels_keep_f_beside_a_teacher_of_zero_and_ours_learn_ratios_beside_one(
+    target, source, faithful, monkeypatch
+):
+    seen, make = [], transfer.make_members
+
+    def watch(*args):
+        seen.extend(made := make(*args))
+        return made
+
+    monkeypatch.setattr(transfer, "make_members", watch)
+    options = OPTIONS | {"encoder": "mlp", "faithful": faithful, "transfer_only": True}
+    algorithm = MultiKernelBOAlgorithm(target, warm_start=source, **options)
+    predicted = [algorithm.ask().extra["predicted"] for _ in range(3)]
+    full = read_source(source).full
+    ratios = [one.metrics["accuracy"] / one.metrics["teacher_accuracy"] for one in full]
+    known = np.array([one.value for one in full] if faithful else ratios)
+    for kernel in seen:
+        anchor, *values = kernel.train_targets.tolist()
+        assert anchor == (0 if faithful else 1)
+        assert len(values) > 3
+        assert all(np.isclose(known, value, atol=1e-9).any() for value in values)
+    assert len(seen) == 3
+    assert all(0 < value < 1.2 for value in predicted)
 
 
 def test_a_transfer_that_is_partly_taken_goes_on_identically(target, source):
