@@ -108,6 +108,7 @@ class MultiKernelBOAlgorithm(BatchedAlgorithm[Choice]):
     ) -> None:
         super().__init__(space, seed)
         self.faithful = check_bool("search.options.faithful", faithful)
+        _check_mode(self.faithful, acquisition)
         self.num_initial = check_int("search.options.num_initial", num_initial, 1)
         self._options = StepOptions(
             faithful=faithful,
@@ -267,11 +268,21 @@ class MultiKernelBOAlgorithm(BatchedAlgorithm[Choice]):
 
 def _expectation(choice: Choice, batch: Batch) -> dict[str, Any]:
     """What a trial's config says of its proposal."""
+    if batch.key != TRANSFER and not batch.snapshot.full:
+        return {"origin": "sample"}  # the paper's first step: no kernel has learned, or chosen
     return {
         "origin": "transfer" if batch.key == TRANSFER else "model",
         "predicted": round(choice.predicted, 6),
         "predicted_sd": round(choice.predicted_sd, 6),
     }
+
+
+def _check_mode(faithful: bool, acquisition: object) -> None:
+    """Refuses what our own form would leave unused without a word."""
+    if acquisition == "evolution" and not faithful:
+        raise ConfigError(
+            "search.options.acquisition is 'evolution', which only the faithful form has: set faithful to true, or remove it"
+        )
 
 
 def _check_encoder(encoder: object, faithful: bool) -> str:

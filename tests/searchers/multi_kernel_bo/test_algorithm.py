@@ -165,6 +165,16 @@ def test_faithful_waits_until_all_of_a_batch_are_told(space):
     assert algorithm.ask() is not None
 
 
+def test_the_random_students_of_the_first_step_are_no_predictions(space):
+    """Else the rank correlation of predictions would count what kernels said that had learned nothing."""
+    algorithm = start(space, FAITHFUL)
+    first = batch_of(algorithm)
+    assert [one.extra for one in first] == [{"origin": "sample"}] * 3
+    for proposal in first:
+        algorithm.tell(observed(space, proposal.architecture))
+    assert [one.extra["origin"] for one in batch_of(algorithm)] == ["model"] * 3
+
+
 @pytest.mark.parametrize("known", ["twice in the batch", "told before"])
 def test_faithful_proposes_what_it_knows_and_does_not_wait_for_it_in_vain(
     space, monkeypatch, known

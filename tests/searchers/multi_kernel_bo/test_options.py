@@ -43,6 +43,8 @@ def test_options_that_do_not_go_together_are_refused(space):
         MultiKernelBOAlgorithm(space, faithful=True, encoder="features")
     with pytest.raises(ConfigError, match=r"options\.transfer_only is true.*search\.warm_start"):
         MultiKernelBOAlgorithm(space, transfer_only=True)
+    with pytest.raises(ConfigError, match=r"options\.acquisition is 'evolution'.*set faithful"):
+        MultiKernelBOAlgorithm(space, acquisition="evolution")
 
 
 def test_the_papers_numbers_are_the_defaults_of_the_faithful_form(space):
