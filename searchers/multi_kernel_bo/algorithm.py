@@ -31,7 +31,7 @@ from searchers.algorithm import (
 from searchers.batches import MIN_FULL, Batch, BatchedAlgorithm
 from searchers.insight import Insight
 from searchers.ledger import check_version
-from searchers.multi_kernel_bo.options import ACQUISITIONS, DEVICES, ENCODERS, StepOptions
+from searchers.multi_kernel_bo.options import ACQUISITIONS, ENCODERS, StepOptions, check_device
 from searchers.multi_kernel_bo.snapshot import Choice, Step
 from searchers.source import read_source
 from searchers.targets import check_composite
@@ -124,7 +124,7 @@ class MultiKernelBOAlgorithm(BatchedAlgorithm[Choice]):
             composite=check_composite(composite),
             use_stopped=check_bool("search.options.use_stopped", use_stopped),
             num_threads=check_int("search.options.num_threads", num_threads, 1),
-            device=check_choice("search.options.device", device, DEVICES),
+            device=check_device(device),
         )
         self.transfer_only = check_bool("search.options.transfer_only", transfer_only)
         self._source = None if warm_start is None else read_source(warm_start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+import torch
 
 from raysearch.errors import ConfigError
 from searchers.multi_kernel_bo.algorithm import MultiKernelBOAlgorithm
@@ -45,6 +46,12 @@ def test_options_that_do_not_go_together_are_refused(space):
         MultiKernelBOAlgorithm(space, transfer_only=True)
     with pytest.raises(ConfigError, match=r"options\.acquisition is 'evolution'.*set faithful"):
         MultiKernelBOAlgorithm(space, acquisition="evolution")
+
+
+def test_cuda_that_is_not_there_is_refused_before_any_trial(space, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"options\.device is 'cuda'.*set it to auto"):
+        MultiKernelBOAlgorithm(space, device="cuda")
 
 
 def test_the_papers_numbers_are_the_defaults_of_the_faithful_form(space):
