@@ -27,18 +27,19 @@ class Source:
 
     Attributes:
         space: its students, without its budget.
-        full: its full observations, in their order; of students that are edits of the teacher (others are not of the space).
+        full: its full observations, in their order; of students that are edits of the teacher (others are not of the space), or of all.
     """
 
     space: SearchSpace
     full: tuple[Observation, ...]
 
 
-def read_source(path: object) -> Source:
+def read_source(path: object, *, whole: bool = False) -> Source:
     """Reads a run's folder.
 
     Args:
         path: of the folder, finished or not.
+        whole: students that are whole networks (free chains) are wanted, too.
 
     Raises:
         ConfigError: it is no run, or its search has fewer than two full observations.
@@ -61,16 +62,15 @@ def read_source(path: object) -> Source:
             f"search.warm_start is {str(path)!r}, which is no folder of a run ({type(error).__name__}: {error}): "
             "give the folder that a search was written to"
         ) from error
-    full = tuple(
-        one
-        for one in full
-        if one.status == "full" and not one.architecture.startswith(COMPACT_PREFIX)
-    )
-    if len(full) < 2:
+    full = tuple(one for one in full if one.status == "full")
+    edits = tuple(one for one in full if not one.architecture.startswith(COMPACT_PREFIX))
+    known, students = (full, "") if whole else (edits, " of students that are edits of its teacher")
+    if len(known) < 2:
         raise ConfigError(
-            f"search.warm_start is {str(path)!r}, whose search has {len(full)} full observations, but 2 are needed: choose another run"
+            f"search.warm_start is {str(path)!r}, whose search has {len(known)} full observations{students if len(known) < len(full) else ''}, "
+            "but 2 are needed: choose another run"
         )
-    return Source(space, full)
+    return Source(space, known)
 
 
 def _observation(record: dict[str, Any]) -> Observation:

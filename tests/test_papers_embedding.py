@@ -1,7 +1,10 @@
 """The ready configurations of Architecture Compression against the numbers that the paper fixes."""
 
+import shlex
+
 import pytest
 
+from raysearch.config import load_config
 from raysearch.models import load_teacher, num_parameters
 from raysearch.plan import effort_of
 from raysearch.subject import load_graph, make_space
@@ -102,6 +105,22 @@ def test_the_method_takes_the_options(space):
         search = of_paper(name).search
         method = make_algorithm(search.method, space, options=search.options)
         assert (method.faithful, method.num_initial) == (True, 1500)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_command_in_the_small_ones_comment_is_the_papers_form():
+    """Options are merged with those of the file, which asks for edits."""
+    file = CONFIGS / "digits_embedding.yaml"
+    line = next(one for one in file.read_text("utf-8").splitlines() if "faithful: true" in one)
+    _, _, _, _, path, *overrides = shlex.split(line.removeprefix("#"))
+    assert CONFIGS.parent / path == file
+    config = load_config(file, overrides)
+    _, architecture = load_graph(config, 10, (1, 8, 8))
+    method = make_algorithm(
+        config.search.method, make_space(config, architecture), options=config.search.options
+    )
+    options = method.step_options  # pyright: ignore[reportAttributeAccessIssue]
+    assert options.faithful is options.chains is True
+    assert config.search.trials == 40 + len(options.eta) * len(options.lam)
 
 
 @pytest.mark.parametrize("name", READY)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from searchers.ahead import Cancelled
 from searchers.algorithm import Exhausted, Proposal
-from searchers.batches import MIN_FULL, ONE_AT_A_TIME, Batch, BatchedAlgorithm
+from searchers.batches import MIN_FULL, ONE_AT_A_TIME, Batch, BatchedAlgorithm, Snapshot
 from searchers.embedding_gradient.options import OPTION_NAMES, StepOptions, check_options
 from searchers.embedding_gradient.prior import Prior, read_prior
 from searchers.embedding_gradient.snapshot import Choice, Step
@@ -40,7 +40,8 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         seed: of everything random.
         faithful: the paper's form.
         warm_start: the folder of another run of a teacher with the same layers: its students are learned from beside the search's own,
-            and there is no warm-up.
+            and there is no warm-up. Where chains, the run of any teacher with the same input and outputs, whose students may be chains, too;
+            those longer than T_max are left out.
         num_initial: random students before the first descent, told ones of any status included. None: 1,500 where faithful (section
             5), else 16.
         chains: students are free chains instead of edits of the teacher, which must be a chain itself. None: where faithful.
@@ -124,12 +125,16 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         given = {key: value for key, value in locals().items() if key in OPTION_NAMES}
         self.num_initial, self._options = check_options(space, given)
         self.faithful = self._options.faithful
+        domain = self._domain()  # refuses a teacher that is no chain where one is needed
         self._prior: Prior | None = None
         if warm_start is not None:
-            how = {"chains": self._options.chains, "size": self._options.size}
-            self._prior = read_prior(space, warm_start, **how)
-        if self._options.chains:
-            self._domain()  # refuses a teacher that is no chain
+            self._prior = read_prior(
+                space,
+                warm_start,
+                chains=self._options.chains,
+                size=self._options.size,
+                num_rows=domain.num_rows,
+            )
         self._step: Step | None = None
         self._histories: dict[int, dict[str, Any]] = {}
 
@@ -192,7 +197,8 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
         Args:
             folder: made where it is missing.
         """
-        snapshot = self._newest()
+        self._ahead.stop()  # a step that nobody will ask for: a fit of the paper's takes hours
+        snapshot = self._learned_last()
         if snapshot is None:
             return
         from searchers.embedding_gradient.knowledge import write_knowledge
@@ -242,6 +248,13 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
 
         return make_domain(self.space, self._options)
 
+    def _learned_last(self) -> Snapshot | None:
+        """What the newest networks have learned from; where faithful what the batch was computed from, since each fit takes hours."""
+        newest = self._newest()
+        if newest is None or not self.faithful or self._batch is None:
+            return newest
+        return self._batch.snapshot
+
     # Proposals
 
     def _next(self, batch: Batch, choices: list[Choice]) -> Proposal | None:
@@ -289,9 +302,12 @@ class EmbeddingGradientAlgorithm(BatchedAlgorithm[Choice]):
             if self.space.limits and ledger.num_students % 2:
                 draws = draws[1:]  # every other one is no variation of the scaled student
             return ledger.propose(ledger.draw_new(*draws), origin=origin)
-        domain = self._domain()
-        for size in DRAWS:
-            for text in domain.sample(size, self._rng):
-                if ledger.is_new(text):
-                    return ledger.propose(text, origin=origin)
+        from searchers.embedding_gradient.chains import make_chain_domain
+
+        domain = make_chain_domain(self.space, self._options.sampler, faithful=self.faithful)
+        for draw in (domain.sample, domain.near_teacher):
+            for size in DRAWS:
+                for text in draw(size, self._rng):
+                    if ledger.is_new(text):
+                        return ledger.propose(text, origin=origin)
         raise Exhausted

@@ -20,6 +20,7 @@ from raysearch.architecture.sequences import (
     encode_sequence,
     sample_chains,
     valid_chains,
+    without_gaps,
 )
 from raysearch.architecture.sequences.chains import (
     AVG_POOL,
@@ -182,12 +183,12 @@ class ChainDomain:
 
     @property
     def teacher_rows(self) -> np.ndarray:
-        return self._pad(_without_gaps(encode_sequence(self.space.teacher)))
+        return self._pad(without_gaps(encode_sequence(self.space.teacher)))
 
     def rows(self, texts: Sequence[str]) -> np.ndarray:
         for text in texts:
             if text not in self._rows:
-                rows = _without_gaps(encode_sequence(self.space.apply(text)))
+                rows = without_gaps(encode_sequence(self.space.apply(text)))
                 self._rows[text] = self._pad(rows[: self.num_rows])
         if not texts:
             return np.zeros((0, self.num_rows, 5), np.int64)
@@ -211,6 +212,10 @@ class ChainDomain:
 
     def sample(self, num: int, rng: np.random.Generator) -> list[str]:
         return [text for rows in self._sample(num, rng) if (text := self._write(rows)) is not None]
+
+    def near_teacher(self, num: int, rng: np.random.Generator) -> list[str]:
+        """Students made of the teacher, and random ones of any size: where `sample`, which fills a limit, has few (chains of two layers)."""
+        return self.decode(self.cloud(num, "params", rng)[0], [None] * num)
 
     def decode(self, rows: np.ndarray, origins: Sequence[str | None]) -> list[str]:
         del origins  # a chain's sequence says everything
@@ -307,10 +312,13 @@ def make_chain_domain(space: SearchSpace, sampler: str, *, faithful: bool) -> Ch
         ConfigError: the teacher is no chain, or latency is limited.
     """
     teacher = space.teacher
-    rows = _without_gaps(encode_sequence(teacher))
+    rows = without_gaps(encode_sequence(teacher))
     output = teacher[teacher.output].shape
-    is_chain = len(output) == 1 and len(rows) <= MAX_ROWS
-    if not (is_chain and valid_chains(rows[None], teacher.input_shape, output[0])[0]):
+    if len(rows) > MAX_ROWS:
+        raise ConfigError(
+            f"search.options.chains is true, but the teacher has {len(rows)} layers, and a chain at most {MAX_ROWS}: set it to false"
+        )
+    if not (len(output) == 1 and valid_chains(rows[None], teacher.input_shape, output[0])[0]):
         raise ConfigError(
             f"search.options.chains is true, but the teacher of {len(rows)} layers is no chain of convolutions, pools, norms and linear layers: "
             "set it to false"
@@ -320,8 +328,3 @@ def make_chain_domain(space: SearchSpace, sampler: str, *, faithful: bool) -> Ch
             f"budget.latency_ms is {space.limits['latency_ms']}, which free chains are not repaired to: limit macs, or set search.options.chains to false"
         )
     return ChainDomain(space, sampler, MAX_ROWS if faithful else len(rows))
-
-
-def _without_gaps(rows: np.ndarray) -> np.ndarray:
-    """Removed layers left out: what follows moves up."""
-    return rows[rows[:, 0] != NONE]

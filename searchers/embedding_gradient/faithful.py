@@ -27,6 +27,9 @@ from searchers.insight import Insight, principal_map, shown_share
 if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
 
+LOOK_STEPS = 1000
+"""Of a fit that is only looked at: one of the paper's 100,000 steps takes hours, and six of them would be made at a run's end."""
+
 
 @dataclass
 class FaithfulStep:
@@ -53,7 +56,7 @@ class FaithfulStep:
         return [Choice(text, "descent") for text in texts if text not in snapshot.known]
 
     def insight(self, snapshot: Snapshot) -> Insight:
-        """As in `DescentStep`; only where the value is the accuracy do its predictions say something of it.
+        """As in `DescentStep`, by fits of at most `LOOK_STEPS`; only where the value is the accuracy do its predictions say something of it.
 
         Raises:
             FitDiverged
@@ -61,9 +64,12 @@ class FaithfulStep:
         with torch_threads(1):
             full, seed = snapshot.full, snapshot.seed[0]
             learned = self._learned(full)
-            mean, sd = self.fitter.cross_validate(self._with_prior(learned), seed)
+            everything = self._with_prior(learned)
+            mean, sd = self.fitter.cross_validate(everything, seed, LOOK_STEPS)
             mean, sd = mean[-len(full) :], sd[-len(full) :]
-            model = self.fitter.fit(self._with_prior(learned), seed, lambda: False, keep=False)
+            model = self.fitter.newest or self.fitter.fit(
+                everything, seed, lambda: False, keep=False, most_steps=LOOK_STEPS
+            )
             embedding = model.embed(learned.rows).double().numpy()
         values = np.array([one.value for one in full], float)
         # the reward is a multiple of the accuracy where it is f; the ratio of both translates
@@ -78,12 +84,15 @@ class FaithfulStep:
             places=places,
             notes={
                 "model": "one regressor on a learned embedding, cross-validated in five parts",
+                "cross_validation_steps": min(self.options.fit_steps, LOOK_STEPS),
                 "map_share": shown_share(embedding, places),
             },
         )
 
     def networks(self, snapshot: Snapshot) -> Networks:
-        """The newest; raises FitDiverged."""
+        """The newest that the search used; made again only in another process. Raises FitDiverged."""
+        if self.fitter.newest is not None:
+            return self.fitter.newest.networks
         with torch_threads(1):
             learned = self._with_prior(self._learned(snapshot.full))
             return self.fitter.fit(learned, snapshot.seed[0], lambda: False).networks

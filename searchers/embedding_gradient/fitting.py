@@ -6,7 +6,7 @@ A refit depends on the search's seed and on what it learns from, on nothing else
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,20 @@ class Fitter:
         num = options.pretrain_steps if options.semi_supervised else 0
         return FitOptions(num_pretrain=num, num_steps=options.fit_steps)
 
-    def fit(self, learned: Learned, seed: int, cancelled: Cancelled, *, keep: bool = True) -> Model:
+    @property
+    def newest(self) -> Model | None:
+        """The last one that was kept."""
+        return None if self._last is None else self._last[1]
+
+    def fit(
+        self,
+        learned: Learned,
+        seed: int,
+        cancelled: Cancelled,
+        *,
+        keep: bool = True,
+        most_steps: int | None = None,
+    ) -> Model:
         """The model of the observations.
 
         Args:
@@ -108,6 +121,7 @@ class Fitter:
             seed: of the search.
             cancelled: where it says so, the model is of no use.
             keep: remember it and its history.
+            most_steps: of the fit, where the options ask for more; None: as they ask.
 
         Raises:
             FitDiverged
@@ -123,11 +137,14 @@ class Fitter:
             _tensor(values.to_unit(learned.values)),
         )
         beside = cloud if self.options.semi_supervised else None
+        how = self.fit_options
+        if most_steps is not None:
+            how = replace(how, num_steps=min(how.num_steps, most_steps))
         networks, history = refit(
             networks,
             examples,
             beside,
-            self.fit_options,
+            how,
             _seed(seed, _REFIT, len(learned)),
             cancelled,
         )
@@ -137,8 +154,15 @@ class Fitter:
             self.histories[len(learned)] = history.thinned()
         return model
 
-    def cross_validate(self, learned: Learned, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def cross_validate(
+        self, learned: Learned, seed: int, most_steps: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Predictions of each value by a model that has not seen it, and their deviations over the regressors: [n], [n].
+
+        Args:
+            learned: the observations.
+            seed: of the search.
+            most_steps: see `fit`.
 
         Raises:
             FitDiverged
@@ -148,7 +172,9 @@ class Fitter:
         for part in range(FOLDS):
             left_out = np.flatnonzero(fold == part)
             if len(left_out) and len(left_out) < len(learned):
-                model = self.fit(learned[fold != part], seed, lambda: False, keep=False)
+                model = self.fit(
+                    learned[fold != part], seed, lambda: False, keep=False, most_steps=most_steps
+                )
                 mean[left_out], sd[left_out] = model.predict(model.embed(learned.rows[left_out]))
         return mean, sd
 

@@ -56,8 +56,12 @@ class SizeScale:
         """Of the architectures that f_p learns from."""
         values = np.log(sizes) if log else sizes
         sd = float(values.std())
-        least = 1e-2 if log else 1.0
-        return cls(log, float(values.mean()) if centred else 0.0, max(sd, least))
+        mean = float(values.mean())
+        if log:
+            sd = max(sd, 1e-2)
+        elif sd <= 1e-6 * abs(mean):
+            sd = 1.0  # all sizes are one
+        return cls(log, mean if centred else 0.0, sd)
 
     def __call__(self, sizes: np.ndarray | float) -> np.ndarray:
         """p* of sizes."""

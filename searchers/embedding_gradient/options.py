@@ -89,6 +89,8 @@ OPTION_NAMES = frozenset(
 )
 """The arguments of the algorithm that are options of the method."""
 MAX_DESCENT = 200
+MAX_SIZE = 4096
+"""Of the networks: a mistyped number is refused before the search, not when memory ends behind its warm-up."""
 
 
 def check_options(space: SearchSpace, given: Mapping[str, Any]) -> tuple[int, StepOptions]:
@@ -114,10 +116,10 @@ def check_options(space: SearchSpace, given: Mapping[str, Any]) -> tuple[int, St
         faithful=faithful,
         chains=chains,
         size=size,
-        embedding=one.count("embedding", 1),
-        channels=one.count("channels", 1, own),
-        hidden=one.count("hidden", 1),
-        num_regressors=one.count("num_regressors", 1, own),
+        embedding=one.count("embedding", 1, most=MAX_SIZE),
+        channels=one.count("channels", 1, own, MAX_SIZE),
+        hidden=one.count("hidden", 1, most=MAX_SIZE),
+        num_regressors=one.count("num_regressors", 1, own, MAX_SIZE),
         kappa=one.number("kappa", 0.0),
         semi_supervised=one.flag("semi_supervised"),
         pretrain_steps=one.count("pretrain_steps", 0),

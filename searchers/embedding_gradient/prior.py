@@ -55,7 +55,7 @@ class Prior:
         return np.array([one.value for one in self.full], float)
 
 
-def read_prior(space: SearchSpace, path: str, *, chains: bool, size: str) -> Prior:
+def read_prior(space: SearchSpace, path: str, *, chains: bool, size: str, num_rows: int) -> Prior:
     """Reads a run's folder.
 
     Args:
@@ -63,29 +63,33 @@ def read_prior(space: SearchSpace, path: str, *, chains: bool, size: str) -> Pri
         path: of the folder.
         chains: its students are free chains.
         size: what f_p regresses.
+        num_rows: T_max; longer chains are left out.
 
     Raises:
         ConfigError: it is no run, or its students do not fit.
     """
-    from raysearch.architecture.sequences import encode_sequence
+    from raysearch.architecture.sequences import encode_sequence, without_gaps
 
-    source = read_source(path)
+    source = read_source(path, whole=chains)
     _check_teacher(space.teacher, source, path, chains=chains)
     full, sequences, sizes = [], [], []
-    num_rows = len(encode_sequence(space.teacher))
     for one in source.full:
         student = source.space.apply(one.architecture)
         rows = encode_sequence(student)
+        if chains:
+            rows = without_gaps(rows)
         counts = {"params": student.num_params, "macs": student.macs}
         found = {**counts, "latency": one.metrics.get("latency_ms")}[size]
-        if found is not None and (chains or len(rows) == num_rows):
+        fits = len(rows) <= num_rows if chains else len(rows) == num_rows
+        if found is not None and fits:
             full.append(one)
             sequences.append(rows)
             sizes.append(float(found))
     if len(full) < LEAST:
         reports = " and report latency_ms" if size == "latency" else ""
+        wanted = f"at most {num_rows} layers" if chains else "this teacher's layers"
         raise ConfigError(
-            f"search.warm_start is {str(path)!r}, of whose students {len(full)} have this teacher's layers{reports}, "
+            f"search.warm_start is {str(path)!r}, of whose students {len(full)} have {wanted}{reports}, "
             f"but {LEAST} are needed: choose another run"
         )
     longest = max(map(len, sequences))

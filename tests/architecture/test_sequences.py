@@ -1,5 +1,6 @@
 """The sequences of N2N and of Architecture Compression: by hand, round trips, and tables of nonsense."""
 
+import itertools
 from contextlib import suppress
 
 import numpy as np
@@ -16,6 +17,7 @@ from raysearch.architecture.sequences import (
     sample_chains,
     valid_chains,
 )
+from raysearch.architecture.sequences.chains import CONV, LINEAR
 from raysearch.architecture.view import view
 from raysearch.errors import ConfigError, InvalidArchitecture
 
@@ -111,6 +113,44 @@ def test_decoding_inverts_encoding_for_chains(shape):
         assert decode_chain(sequence, shape, 7) == network
         assert np.array_equal(sequence, row[: len(sequence)])
         assert not row[len(sequence) :].any()
+
+
+def test_the_architectures_below_a_size_come_to_an_end():
+    """Theorem 3.2: each convolution has parameters, so that a limit bounds depth and widths. All short tables, filtered, are as many."""
+    limit, shape, classes = 14, (1, 2, 2), 2
+
+    def params(chain):  # by hand: [(kernel, outputs)], no padding, stride 1
+        channels, side, total = 1, 2, 0
+        for kernel, outputs in chain:
+            total += channels * kernel**2 * outputs + outputs
+            channels, side = outputs, side - kernel + 1
+        return total, channels * side**2 * classes + classes, side
+
+    found, waiting = set(), [()]
+    while waiting:
+        chain = waiting.pop()
+        for kernel in range(1, params(chain)[2] + 1):
+            for outputs in itertools.count(1):
+                body, head, _ = params((*chain, (kernel, outputs)))
+                if body >= limit:
+                    break
+                waiting.append((*chain, (kernel, outputs)))
+                if body + head <= limit:
+                    found.add(waiting[-1])
+    depth = max(map(len, found))
+    assert depth > 2
+    last = (LINEAR, 0, classes, 0, 0)
+    brute = set()
+    for length in range(1, depth + 2):
+        chains = list(itertools.product(itertools.product((1, 2), (1, 2, 3)), repeat=length))
+        rows = np.array([[*((CONV, *pair, 1, 0) for pair in chain), last] for chain in chains])
+        for place in np.flatnonzero(valid_chains(rows, shape, classes)):
+            network = decode_chain(rows[place], shape, classes)
+            if network.num_params <= limit:
+                brute.add(chains[place])
+                # lemmas 3.1 and 7.1
+                assert np.array_equal(encode_sequence(network), rows[place])
+    assert brute == found
 
 
 def test_about_one_in_fifty_of_the_papers_draws_is_a_network():

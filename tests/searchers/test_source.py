@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -48,6 +49,21 @@ def test_a_run_gives_its_space_and_its_full_observations(tmp_path, chain):
     assert [one.architecture for one in source.full] == [one.architecture for one in observed]
     assert [one.value for one in source.full] == [one.value for one in observed]
     assert source.full[0].metrics["accuracy"] == observed[0].metrics["accuracy"]
+
+
+def test_whole_networks_are_read_where_they_are_wanted(tmp_path, chain):
+    edits = some_observed(chain, 4)
+    whole = [
+        dataclasses.replace(one, architecture=chain.apply(one.architecture).to_compact())
+        for one in edits[:2]
+    ]
+    folder = write_run(tmp_path / "run", chain, [*edits[2:], *whole])
+    texts = [one.architecture for one in read_source(folder, whole=True).full]
+    assert texts == [one.architecture for one in [*edits[2:], *whole]]
+    assert [one.architecture for one in read_source(folder).full] == texts[:2]
+    folder = write_run(tmp_path / "chains", chain, whole)
+    with pytest.raises(ConfigError, match="has 0 full observations of students that are edits"):
+        read_source(folder)
 
 
 def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path):

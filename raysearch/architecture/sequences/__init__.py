@@ -4,6 +4,7 @@ from raysearch.architecture.sequences.chains import (
     decode_chain,
     encode_sequence,
     valid_chains,
+    without_gaps,
 )
 from raysearch.architecture.sequences.policy import policy_sequence
 from raysearch.architecture.sequences.sampling import sample_chains
@@ -17,4 +18,5 @@ __all__ = [
     "policy_sequence",
     "sample_chains",
     "valid_chains",
+    "without_gaps",
 ]

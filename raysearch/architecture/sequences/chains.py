@@ -78,6 +78,11 @@ def encode_layer(architecture: Architecture, layer: Layer) -> tuple[int, ...]:
     return kind, kernel, outputs, stride, padding
 
 
+def without_gaps(rows: np.ndarray) -> np.ndarray:
+    """The rows without those of type 0: what follows a removed layer moves up. [T', 5]"""
+    return rows[rows[:, 0] != NONE]
+
+
 def decode_chain(rows: Any, input_shape: Sequence[int], num_classes: int) -> Architecture:
     """Makes the network of a sequence: convolutions and linear layers with bias, dropout of one half, a linear layer at the end.
 

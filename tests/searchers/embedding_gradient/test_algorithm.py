@@ -6,15 +6,21 @@ import json
 import threading
 from functools import partial
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from raysearch.architecture import SearchSpace
+from raysearch.architecture.sequences import decode_chain
 from raysearch.errors import ConfigError
 from raysearch.models import build
 from searchers import EmbeddingGradientSearch
 from searchers.algorithm import Exhausted, Observation
+from searchers.embedding_gradient import faithful, fitting, training
 from searchers.embedding_gradient.algorithm import EmbeddingGradientAlgorithm
+from searchers.embedding_gradient.chains import make_chain_domain
+from searchers.embedding_gradient.inputs import padded
 from searchers.embedding_gradient.proposing import DescentStep
 from searchers.embedding_gradient.training import FitDiverged
 from searchers.state import dump_state, load_state
@@ -262,12 +268,41 @@ def test_losses_of_every_refit_and_the_weights_are_written(space, tmp_path):
     assert weights["decoder.last.weight"].shape == (8, 14, 3)
 
 
-def test_the_papers_fits_are_written_too(space, tmp_path):
+def test_the_papers_fits_are_written_and_none_is_made_for_that(space, tmp_path, monkeypatch):
+    """Each takes hours: what a run keeps are the networks that the search used, and looks are brief."""
+    monkeypatch.setattr(faithful, "LOOK_STEPS", 2)
     algorithm = start(space, PAPER, told=7)
+    wait(algorithm)
+    used = algorithm._step_of_mode().fitter.newest
+    before = list(algorithm._histories)
     algorithm.write_knowledge(tmp_path)
     refits = json.loads((tmp_path / "embedding.json").read_text())["refits"]
-    assert refits
-    assert algorithm.insight() is not None
+    assert [one["num_observations"] for one in refits] == before
+    assert before
+    weights = load_file(tmp_path / "embedding.safetensors")
+    assert all(torch.equal(weights[key], one) for key, one in used.networks.state_dict().items())
+    seen = []
+    monkeypatch.setattr(
+        fitting, "refit", lambda *args: seen.append(args[3].num_steps) or training.refit(*args)
+    )
+    found = algorithm.insight()
+    assert found is not None
+    assert found.notes["cross_validation_steps"] == 2
+    assert seen == [2] * 5  # the map is of the networks that there are
+    assert list(algorithm._histories) == before
+
+
+def test_a_restored_paper_search_writes_the_fit_of_its_batch(space, tmp_path):
+    algorithm = start(space, PAPER, told=5)
+    first = algorithm.ask()
+    assert list(algorithm._histories) == [5]
+    algorithm.tell(outcome(space, first.architecture))
+    other = restored(algorithm, space, PAPER)
+    for one, folder in ((algorithm, "a"), (other, "b")):
+        one.write_knowledge(tmp_path / folder)
+    one, two = (load_file(tmp_path / folder / "embedding.safetensors") for folder in "ab")
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert list(other._histories) == [5]
 
 
 # Warm starts
@@ -299,6 +334,38 @@ def test_another_budget_and_grouping_may_begin_with_it(run):
     assert origins[1] in ("descent", "mutation")
 
 
+def test_a_search_of_chains_begins_with_another_ones_chains(space, tmp_path):
+    """Those of a paper's run, of which our form reads the ones that are no longer than the teacher; edits of a layer less read as the domain does."""
+    domain = make_chain_domain(space, "restricted", faithful=True)
+    texts = domain.sample(8, np.random.default_rng(0))
+    texts.append(next(str(edits) for edits in space.sample(50, 0) if edits.remove))
+    folder = str(write_run(tmp_path / "run", space, [outcome(space, text) for text in texts]))
+    lengths = [int((domain.rows([text])[0, :, 0] != 0).sum()) for text in texts]
+    assert min(lengths) <= 9 < max(lengths)
+    for options, longest in ((PAPER, 50), (FREE, 9)):
+        prior = EmbeddingGradientAlgorithm(space, warm_start=folder, **options)._prior
+        assert prior is not None
+        kept = [text for text, length in zip(texts, lengths, strict=True) if length <= longest]
+        assert [one.architecture for one in prior.full] == kept
+        rows = domain.rows(kept)
+        assert (padded(prior.rows, 50) == rows).all()
+        assert (prior.sizes == [space.apply(text).num_params for text in kept]).all()
+    algorithm = EmbeddingGradientAlgorithm(space, warm_start=folder, **FREE)
+    assert algorithm.ask().extra["origin"] == "descent"
+    with pytest.raises(ConfigError, match="students that are edits of its teacher"):
+        EmbeddingGradientAlgorithm(space, warm_start=folder, **OURS)
+
+
+def test_chains_that_are_all_too_long_are_refused_before_the_search(space, tmp_path):
+    domain = make_chain_domain(space, "restricted", faithful=True)
+    texts = domain.sample(12, np.random.default_rng(0))
+    long = [one for one in texts if (domain.rows([one])[0, :, 0] != 0).sum() > 9]
+    assert len(long) > 2
+    folder = str(write_run(tmp_path / "run", space, [outcome(space, text) for text in long]))
+    with pytest.raises(ConfigError, match="of whose students 0 have at most 9 layers"):
+        EmbeddingGradientAlgorithm(space, warm_start=folder, **FREE)
+
+
 def test_a_run_of_another_teacher_is_refused(run):
     with pytest.raises(ConfigError, match=r"search\.warm_start is .* \(9 layers\).* same teacher"):
         EmbeddingGradientAlgorithm(make_chain_space((8, 8, 8)), warm_start=run)
@@ -315,7 +382,7 @@ def test_a_run_of_another_teacher_is_refused(run):
         ("faithful", "yes"), ("num_initial", 0), ("chains", 1), ("sampler", "mine"), ("size", "flops"), ("centred", None),
         ("embedding", 0), ("channels", 2.5), ("hidden", 0), ("num_regressors", 0), ("kappa", -1), ("semi_supervised", "no"),
         ("pretrain_steps", -1), ("fit_steps", 0), ("refit_every", 0), ("batch_size", True), ("num_starts", 1), ("num_local", -1), ("num_parents", 0), ("num_hops", 0),
-        ("descent_steps", 201), ("eta", "large"), ("lam", []), ("a_0", float("nan")), ("p_0", "small"), ("trust", "me"),
+        ("descent_steps", 201), ("embedding", 10**9), ("channels", 4097), ("hidden", 4097), ("num_regressors", 4097), ("eta", "large"), ("lam", []), ("a_0", float("nan")), ("p_0", "small"), ("trust", "me"),
         ("neighbour_share", 1.5), ("pick", "best"), ("composite", "f"),
     ],
 )  # fmt: skip
@@ -348,6 +415,13 @@ def test_descents_and_changes_of_good_students_take_turns(budget):
 def test_it_is_a_searcher_of_tune(space):
     searcher = EmbeddingGradientSearch(space, metric="reward", mode="max", num_trials=3, **OURS)
     assert space.parse(searcher.suggest("one")["architecture"])
+
+
+def test_chains_of_two_layers_do_not_come_to_an_end():
+    """What the sampler draws all fills the limit; narrower ones are made of the teacher."""
+    space = SearchSpace(decode_chain([(1, 3, 6, 1, 0), (8, 0, 4, 0, 0)], (1, 8, 8), 4))
+    proposals = go_on(start(space, {**FREE, "num_initial": 5}), space, 5)
+    assert len({one.architecture for one in proposals}) == 5
 
 
 def test_a_search_ends_when_nothing_is_new():

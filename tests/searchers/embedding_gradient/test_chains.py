@@ -125,3 +125,9 @@ def test_a_teacher_that_is_no_chain_is_refused():
 
     with pytest.raises(ConfigError, match=r"options\.chains is true, but the teacher .* no chain"):
         make_chain_domain(SearchSpace(resnet()), "restricted", faithful=False)
+
+
+def test_a_chain_that_is_too_long_is_refused_for_its_length():
+    space = make_chain_space((2,) * 30)
+    with pytest.raises(ConfigError, match=r"the teacher has 61 layers, and a chain at most 50"):
+        make_chain_domain(space, "paper", faithful=True)

@@ -10,6 +10,7 @@ from raysearch.architecture.sequences import sample_chains, valid_chains
 from searchers.embedding_gradient.domain import EditsDomain
 from searchers.embedding_gradient.fitting import Fitter
 from searchers.embedding_gradient.inputs import Coding
+from searchers.embedding_gradient.model import SizeScale
 from searchers.embedding_gradient.training import (
     Examples,
     FitDiverged,
@@ -175,3 +176,14 @@ def test_the_papers_optimiser_bears_the_widths_of_its_literal_sampler():
     options = fit_options(faithful=True, num_steps=30)
     _, history = refit(make_networks(shape, 0), examples, None, options, 0, lambda: False)
     assert max(history.L) < 5 * history.L[0]
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-3])
+def test_the_papers_sizes_are_standardised_in_any_unit(unit):
+    """Milliseconds deviate by less than one."""
+    sizes = np.array([0.2, 0.5, 0.9, 1.4]) * unit
+    for centred in (True, False):
+        scale = SizeScale.of(sizes, log=False, centred=centred)
+        expected = (sizes - (sizes.mean() if centred else 0.0)) / sizes.std()
+        assert np.allclose(scale(sizes), expected)
+    assert np.allclose(SizeScale.of(np.full(3, 7.0), log=False, centred=True)(7.0), 0.0)
