@@ -11,7 +11,8 @@
 The best value that a search saw is partly luck. So the student that looks best after each mark is trained three more times, with seeds
 that no search used (on a table with sixteen), and the mean of these values is reported. One process, one student at a time, the default recipe of a trial, nobody
 stops early but with `--asha`; the first students (`search.first`) are left out, so that only the searches differ. `esnac` is multi_kernel_bo with
-`faithful: true`, `embedding_gradient:pick=bound,num_local=0` is a method with options, `transfer` begins with the kernels of the run that `--source` names. Finished searches are lines of `results/incumbents.jsonl`; the script goes on where it was.
+`faithful: true`, `embedding_gradient:pick=bound,num_local=0` is a method with options, `transfer` begins with the kernels
+of the run that `--source` names, or of the students without a budget of another problem's table. Finished searches are lines of `results/incumbents.jsonl`; the script goes on where it was.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,6 +32,7 @@ import yaml
 
 from benchmarks.judges import Judge, StoppingJudge, TableJudge, TrainingJudge
 from benchmarks.problems import problem_names
+from benchmarks.sources import write_run
 from benchmarks.tabular import TABLES
 from raysearch.architecture import SearchSpace
 from raysearch.comparing.significance import Difference, difference, holm
@@ -46,17 +49,21 @@ MAX_DUPLICATES = 100
 def make(method: str, space: SearchSpace, seed: int, source: str | None) -> Algorithm:
     """The algorithm behind a name of this script."""
     name, _, given = method.partition(":")
-    if given:
-        pairs = (pair.partition("=") for pair in given.split(","))
-        options = {key: yaml.safe_load(value) for key, _, value in pairs}
-        return make_algorithm(name, space, seed, options)
-    if method == "esnac":
-        return make_algorithm("multi_kernel_bo", space, seed, {"faithful": True})
-    if method == "transfer":
+    pairs = (pair.partition("=") for pair in given.split(",") if pair)
+    options = {key: yaml.safe_load(value) for key, _, value in pairs}
+    if name == "esnac":
+        return make_algorithm("multi_kernel_bo", space, seed, {"faithful": True} | options)
+    if name == "transfer":
         if source is None:
-            raise SystemExit("transfer needs --source RUN, the folder of a finished run")
-        return make_algorithm("multi_kernel_bo", space, seed, warm_start=source)
-    return make_algorithm(method, space, seed)
+            raise SystemExit(
+                "transfer needs --source: the folder of a finished run, or a table of another problem"
+            )
+        if not source.endswith(".parquet"):
+            return make_algorithm("multi_kernel_bo", space, seed, options, warm_start=source)
+        with tempfile.TemporaryDirectory() as folder:  # read at once
+            write_run(Path(source), Path(folder))
+            return make_algorithm("multi_kernel_bo", space, seed, options, warm_start=folder)
+    return make_algorithm(name, space, seed, options)
 
 
 def search(judge: Judge, algorithm: Algorithm, seed: int, count: int) -> dict[str, Any]:
@@ -229,7 +236,9 @@ def main() -> None:
     parser.add_argument(
         "--against", default="multi_kernel_bo", help="whom the others are tested against"
     )
-    parser.add_argument("--source", help="a run's folder, for the method transfer")
+    parser.add_argument(
+        "--source", help="a run's folder or another problem's table, for the method transfer"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -38,6 +38,7 @@ from searchers.targets import check_composite
 
 if TYPE_CHECKING:
     from raysearch.architecture import SearchSpace
+    from searchers.multi_kernel_bo.feature_transfer import FeatureTransferStep
     from searchers.multi_kernel_bo.transfer import TransferStep
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ class MultiKernelBOAlgorithm(BatchedAlgorithm[Choice]):
             are f of the observed metrics.
         use_stopped: ours: learn from students that were stopped early, too.
         warm_start: the folder of another run, of any teacher: the first K students are those that kernels learned from its search choose
-            (section 4.3 of the paper); ours then goes on without random ones.
+            (section 4.3 of the paper); ours then goes on without random ones. With "features" they are chosen by as many processes on
+            features that do not depend on the teacher.
         transfer_only: nothing more is proposed (the paper's zero-shot form).
         num_threads: that learn kernels, each with one core.
         device: of the networks: "cpu", "cuda", or "auto" for CUDA where this process has it.
@@ -206,7 +208,7 @@ class MultiKernelBOAlgorithm(BatchedAlgorithm[Choice]):
         step = self._transfer() if batch.key == TRANSFER else self._step_of_mode()
         return step(batch.snapshot, cancelled)
 
-    def _transfer(self) -> TransferStep:
+    def _transfer(self) -> TransferStep | FeatureTransferStep:
         from searchers.multi_kernel_bo.steps import make_transfer
 
         assert self._source is not None, "there is a step of transfer"
@@ -222,10 +224,6 @@ class MultiKernelBOAlgorithm(BatchedAlgorithm[Choice]):
         if self.transfer_only and self._source is None:
             raise ConfigError(
                 "search.options.transfer_only is true, but search.warm_start names no run: give the folder of one"
-            )
-        if self._source is not None and not self._options.num_learned:
-            raise ConfigError(
-                "search.options.encoder is 'features', which nothing can be transferred with: choose mlp or lstm, or remove search.warm_start"
             )
 
     def _step_of_mode(self) -> Step:

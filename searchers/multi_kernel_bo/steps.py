@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from searchers.candidates import CandidatePool
 from searchers.multi_kernel_bo.faithful import FaithfulStep
+from searchers.multi_kernel_bo.feature_transfer import FeatureTransferStep
 from searchers.multi_kernel_bo.fit import FitOptions
 from searchers.multi_kernel_bo.improved import ImprovedStep
 from searchers.multi_kernel_bo.inputs import Inputs
@@ -58,8 +60,13 @@ def make_step(space: SearchSpace, options: StepOptions) -> Step:
     )
 
 
-def make_transfer(space: SearchSpace, source: Source, options: StepOptions) -> TransferStep:
-    """The step that begins a search with another one's kernels."""
+def make_transfer(
+    space: SearchSpace, source: Source, options: StepOptions
+) -> TransferStep | FeatureTransferStep:
+    """The step that begins a search with another one's kernels, or with processes on features."""
+    if not options.num_learned:
+        members = replace(_members(options), num_kernels=options.num_kernels)
+        return FeatureTransferStep(space, source, members, options.num_candidates)
     return TransferStep(
         space,
         source,

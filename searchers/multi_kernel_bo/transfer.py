@@ -67,7 +67,7 @@ class TransferStep:
             columns = LayerColumns.of(self.source.space, self.space)
             read = Inputs(self.source.space, columns, with_features=False)
             write = Inputs(self.space, columns, with_features=False)
-            targets = self._targets()
+            targets = source_targets(self.source)
             evaluated = self.source.space.batch(one.architecture for one in self.source.full)
             X, y = read(evaluated), targets.values(self.source.full)
             if self.faithful:
@@ -91,11 +91,6 @@ class TransferStep:
                     choices.append(self._best_of(kernel, write, exact, best_f, rng, taken))
             return choices
 
-    def _targets(self) -> Targets:
-        """Accuracy ratios, from which f follows; the values as they are where accuracies were not reported."""
-        reported = all(one.metrics.keys() >= NEEDED for one in self.source.full)
-        return Targets(self.source.space, composite=reported)
-
     def _best_of(
         self,
         kernel: LearnedKernelGP,
@@ -106,7 +101,7 @@ class TransferStep:
         taken: set[str],
     ) -> Choice:
         """The target's student that maximises a kernel's expected improvement; of those that no kernel before it took, if it can be."""
-        candidates = self._candidates(rng)
+        candidates = transfer_candidates(self.space, self.num_candidates, rng)
         c = torch.from_numpy(exact.factor(candidates))
         h = [
             kernel.embedding(write(candidates[start : start + CHUNK]).to(self.members.device))
@@ -120,11 +115,20 @@ class TransferStep:
         best = int(improvement.masked_fill(is_taken, -torch.inf).argmax())
         return Choice(candidates[best], float(mean[best]), float(deviation[best]))
 
-    def _candidates(self, rng: np.random.Generator) -> EditsBatch:
-        """Fresh students; inside a budget half of them are variations of the scaled one."""
-        if not self.space.limits:
-            return self.space.sample(self.num_candidates, rng)
-        half = self.num_candidates // 2
-        sampled = self.space.sample(half, rng)
-        varied = scaled_variations(self.space, self.num_candidates - half, rng)
-        return type(sampled).concatenate([sampled, varied])
+
+def source_targets(source: Source) -> Targets:
+    """Accuracy ratios, from which f follows; the values as they are where accuracies were not reported."""
+    reported = all(one.metrics.keys() >= NEEDED for one in source.full)
+    return Targets(source.space, composite=reported)
+
+
+def transfer_candidates(
+    space: SearchSpace, num_candidates: int, rng: np.random.Generator
+) -> EditsBatch:
+    """Fresh students; inside a budget half of them are variations of the scaled one."""
+    if not space.limits:
+        return space.sample(num_candidates, rng)
+    half = num_candidates // 2
+    sampled = space.sample(half, rng)
+    varied = scaled_variations(space, num_candidates - half, rng)
+    return type(sampled).concatenate([sampled, varied])

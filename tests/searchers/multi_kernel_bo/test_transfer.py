@@ -48,10 +48,11 @@ def test_one_set_of_columns_reads_both_teachers(target):
     assert read(longer.sample(2, 0)).shape[1] % len(union.kept) == 0
 
 
-@pytest.mark.parametrize("faithful", [False, True])
-def test_the_first_students_come_from_the_source_and_the_search_goes_on(target, source, faithful):
-    options = OPTIONS | ({"encoder": "mlp"} if faithful else {})
-    algorithm = MultiKernelBOAlgorithm(target, faithful=faithful, warm_start=source, **options)
+@pytest.mark.parametrize(
+    "form", [{}, {"encoder": "features"}, {"faithful": True, "encoder": "mlp"}]
+)
+def test_the_first_students_come_from_the_source_and_the_search_goes_on(target, source, form):
+    algorithm = MultiKernelBOAlgorithm(target, warm_start=source, **OPTIONS, **form)
     origins = []
     for _ in range(8):
         proposal = algorithm.ask()
@@ -72,14 +73,15 @@ def test_transfer_only_proposes_once_for_each_kernel_and_needs_no_outcome(target
         algorithm.ask()
 
 
-def test_what_was_learned_elsewhere_beats_chance(source):
+@pytest.mark.parametrize("encoder", ["mlp", "features"])
+def test_what_was_learned_elsewhere_beats_chance(source, encoder):
     """Both teachers' accuracies follow one law, of depth and width; nothing of the target is evaluated."""
     budget = make_chain_space((8, 8, 8), budget={"params": 0.5})
     chance = np.mean([accuracy_of(budget, str(one)) for one in budget.sample(300, seed=5)])
     chosen = []
     for seed in range(4):
         algorithm = MultiKernelBOAlgorithm(
-            budget, seed=seed, warm_start=source, transfer_only=True, **OPTIONS
+            budget, seed=seed, encoder=encoder, warm_start=source, transfer_only=True, **OPTIONS
         )
         algorithm.ask()  # the scaled student
         chosen += [accuracy_of(budget, algorithm.ask().architecture) for _ in range(3)]
@@ -112,9 +114,10 @@ def test_the_papers_kernels_keep_f_beside_a_teacher_of_zero_and_ours_learn_ratio
     assert all(0 < value < 1.2 for value in predicted)
 
 
-def test_a_transfer_that_is_partly_taken_goes_on_identically(target, source):
+@pytest.mark.parametrize("encoder", ["mlp", "features"])
+def test_a_transfer_that_is_partly_taken_goes_on_identically(target, source, encoder):
     def make():
-        return MultiKernelBOAlgorithm(target, seed=3, warm_start=source, **OPTIONS)
+        return MultiKernelBOAlgorithm(target, seed=3, encoder=encoder, warm_start=source, **OPTIONS)
 
     first = make()
     taken = first.ask()
@@ -146,8 +149,3 @@ def test_a_method_that_cannot_begin_so_says_it(target, source):
 def test_options_that_do_not_go_together_are_one_sentence(target, options, words):
     with pytest.raises(ConfigError, match=words):
         MultiKernelBOAlgorithm(target, **options)
-
-
-def test_the_process_on_features_has_nothing_to_transfer(target, source):
-    with pytest.raises(ConfigError, match="nothing can be transferred with"):
-        MultiKernelBOAlgorithm(target, encoder="features", warm_start=source)
