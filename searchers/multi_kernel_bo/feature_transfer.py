@@ -11,6 +11,7 @@ Notation
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,11 @@ from searchers.ahead import Cancelled
 from searchers.batches import Snapshot
 from searchers.multi_kernel_bo.members import MemberOptions, subsets
 from searchers.multi_kernel_bo.snapshot import Choice
-from searchers.multi_kernel_bo.transfer import source_targets, transfer_candidates
+from searchers.multi_kernel_bo.transfer import (
+    one_choice_each,
+    source_targets,
+    transfer_candidates,
+)
 from searchers.relative import BLOCKS, relative_features
 from searchers.source import Source
 from searchers.surrogate import Surrogate
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
 MIN_STUDENTS = 2
 """Of a half; where it has fewer, its process sees all students."""
 
-_SUBSETS, _DRAWING = 2, 1  # what a seed is for
+_SUBSETS = 2  # what a seed is for
 
 
 @dataclass(frozen=True)
@@ -60,24 +65,23 @@ class FeatureTransferStep:
             # inside a budget all of the target's students have one size, and only the accuracy counts
             f = y if self.space.limits else y * targets.factor(evaluated)  # [n]
             exact = Targets(self.space, targets.composite and not self.space.limits)
-            choices: list[Choice] = []
-            for k, rows in enumerate(subsets(len(y), self.members, [*snapshot.seed, _SUBSETS])):
-                if cancelled():
-                    break
-                seen = rows if len(rows) >= MIN_STUDENTS else np.arange(len(y))
-                surrogate = Surrogate(x[seen], y[seen], BLOCKS.values())
-                rng = np.random.default_rng([*snapshot.seed, _DRAWING, k])
-                taken = {str(choice.edits) for choice in choices}
-                choices.append(self._best_of(surrogate, exact, float(f[seen].max()), rng, taken))
-            return choices
+            halves = subsets(len(y), self.members, [*snapshot.seed, _SUBSETS])
+            seen = (rows if len(rows) >= MIN_STUDENTS else np.arange(len(y)) for rows in halves)
+            models = (
+                (Surrogate(x[rows], y[rows], BLOCKS.values()), float(f[rows].max()))
+                for rows in seen
+            )
+            best_of = partial(self._best_of, exact=exact)
+            return one_choice_each(models, snapshot.seed, cancelled, best_of)
 
     def _best_of(
         self,
         surrogate: Surrogate,
-        exact: Targets,
         best_f: float,
         rng: np.random.Generator,
         taken: set[str],
+        *,
+        exact: Targets,
     ) -> Choice:
         """The target's student of the largest expected improvement; of those that no process before took, if it can be."""
         candidates = transfer_candidates(self.space, self.num_candidates, rng)

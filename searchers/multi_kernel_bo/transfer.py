@@ -12,8 +12,10 @@ Notation
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +35,8 @@ from searchers.targets import NEEDED, Targets
 
 if TYPE_CHECKING:
     from raysearch.architecture import EditsBatch, SearchSpace
+
+M = TypeVar("M")
 
 CHUNK = 64
 """Candidates that are embedded at a time."""
@@ -80,25 +84,23 @@ class TransferStep:
             is_f = self.faithful or bool(self.space.limits)
             f = y if is_f else y * targets.factor(evaluated)  # [n]
             exact = Targets(self.space, targets.composite and not is_f)
-            choices: list[Choice] = []
+            models = (
+                (kernel, float(f[seen].max(initial=0.0)))
+                for kernel, seen in zip(kernels, rows, strict=True)
+            )
+            best_of = partial(self._best_of, write=write, exact=exact)
             with torch.no_grad():
-                for k, (kernel, seen) in enumerate(zip(kernels, rows, strict=True)):
-                    if cancelled():
-                        break
-                    rng = np.random.default_rng([*snapshot.seed, _DRAWING, k])
-                    best_f = float(f[seen].max(initial=0.0))
-                    taken = {str(choice.edits) for choice in choices}
-                    choices.append(self._best_of(kernel, write, exact, best_f, rng, taken))
-            return choices
+                return one_choice_each(models, snapshot.seed, cancelled, best_of)
 
     def _best_of(
         self,
         kernel: LearnedKernelGP,
-        write: Inputs,
-        exact: Targets,
         best_f: float,
         rng: np.random.Generator,
         taken: set[str],
+        *,
+        write: Inputs,
+        exact: Targets,
     ) -> Choice:
         """The target's student that maximises a kernel's expected improvement; of those that no kernel before it took, if it can be."""
         candidates = transfer_candidates(self.space, self.num_candidates, rng)
@@ -114,6 +116,23 @@ class TransferStep:
         is_taken = torch.tensor([str(edits) in taken for edits in candidates])
         best = int(improvement.masked_fill(is_taken, -torch.inf).argmax())
         return Choice(candidates[best], float(mean[best]), float(deviation[best]))
+
+
+def one_choice_each(
+    models: Iterable[tuple[M, float]],
+    seed: Sequence[int],
+    cancelled: Cancelled,
+    best_of: Callable[[M, float, np.random.Generator, set[str]], Choice],
+) -> list[Choice]:
+    """What each model with its f* proposes, given a generator of its own and the texts that those before it took."""
+    choices: list[Choice] = []
+    for k, (model, best_f) in enumerate(models):
+        if cancelled():
+            break
+        rng = np.random.default_rng([*seed, _DRAWING, k])
+        taken = {str(choice.edits) for choice in choices}
+        choices.append(best_of(model, best_f, rng, taken))
+    return choices
 
 
 def source_targets(source: Source) -> Targets:
